@@ -1,0 +1,47 @@
+# One place for the flags that every target gets.
+function(vlens_target_defaults target)
+  target_compile_definitions(${target} PRIVATE _DEFAULT_SOURCE _POSIX_C_SOURCE=200809L)
+  target_compile_options(${target} PRIVATE
+    -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
+    -Wwrite-strings -Wundef -Wformat=2 -fvisibility=hidden -fno-math-errno -ffp-contract=off
+    -fstack-protector-strong $<$<BOOL:${VLENS_WERROR}>:-Werror>)
+  if(VLENS_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${VLENS_SANITIZE} -fno-omit-frame-pointer)
+    target_link_options(${target} PUBLIC -fsanitize=${VLENS_SANITIZE})
+  elseif(NOT CMAKE_BUILD_TYPE STREQUAL Debug)
+    target_compile_options(${target} PRIVATE -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
+  endif()
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+endfunction()
+
+# vlens_layer(NAME SOURCES a.c b.c [LIBRARIES PkgConfig::X ...]): one layer as an object library.
+# Its libraries are PUBLIC so that whoever links the objects links them too.
+function(vlens_layer name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBRARIES;INCLUDES" ${ARGN})
+  add_library(vlens_${name} OBJECT ${ARG_SOURCES})
+  vlens_target_defaults(vlens_${name})
+  target_include_directories(vlens_${name} SYSTEM PRIVATE ${ARG_INCLUDES})
+  target_link_libraries(vlens_${name} PUBLIC ${ARG_LIBRARIES} OpenMP::OpenMP_C Threads::Threads m)
+endfunction()
+
+# vlens_test(NAME LAYER fit SOURCES test_x.c [LABELS unit] [ARGS ...]): a cmocka program that links the objects
+# of every layer up to LAYER, so that it sees internal functions too.
+function(vlens_test name)
+  cmake_parse_arguments(ARG "" "LAYER;TIMEOUT" "SOURCES;LABELS;ARGS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  vlens_target_defaults(${name})
+  target_compile_definitions(${name} PRIVATE VLENS_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  foreach(layer ${VLENS_LAYERS})
+    target_link_libraries(${name} PRIVATE vlens_${layer})
+    if(layer STREQUAL ARG_LAYER)
+      break()
+    endif()
+  endforeach()
+  target_link_libraries(${name} PRIVATE cmocka)
+  add_test(NAME ${name} COMMAND ${name} ${ARG_ARGS})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77)
+endfunction()

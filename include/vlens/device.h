@@ -1,0 +1,44 @@
+/* vlens/device.h - where arithmetic runs.
+ *
+ * A device is one compute backend: "cpu", or "cuda" loaded at run time. Work is queued in call order;
+ * vl_device_read and vl_device_sync wait for it. A device may be used by one thread at a time. */
+#ifndef VLENS_DEVICE_H
+#define VLENS_DEVICE_H
+
+#include <stdbool.h>
+
+#include <vlens/tensor.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct vl_device vl_device;
+
+/* How GEMMs with 16-bit weights compute (docs/NUMERICS.md). Accumulation is always fp32. */
+typedef enum vl_precision {
+    VL_PRECISION_AUTO = 0, /* bf16 GEMMs for BF16 weights, fp32 for F16 and F32 weights */
+    VL_PRECISION_EXACT,    /* fp32 GEMMs, weights widened exactly */
+    VL_PRECISION_FAST      /* bf16 GEMMs, weights of any type rounded to bf16 */
+} vl_precision;
+
+/* Opens "auto", "cpu", "cuda" or "cuda:N". `n_threads` = 0 takes every core that the process may use.
+ * The caller closes *out after everything that was made on it. Errors: VL_EDEVICE, VL_ENOMEM. */
+VL_API vl_status vl_device_open(vl_device **out, const char *name, int n_threads, vl_error *err);
+VL_API void vl_device_close(vl_device *device);
+
+/* "cpu" or "cuda:0". Borrowed. */
+VL_API const char *vl_device_name(const vl_device *device);
+/* One line for people: processor, instruction set in use, threads, libraries. Borrowed. */
+VL_API const char *vl_device_description(const vl_device *device);
+VL_API int vl_device_threads(const vl_device *device);
+
+/* Copies a dense or row-strided device tensor to dense host memory (same dtype), and back. Both wait. */
+VL_API vl_status vl_device_read(vl_device *device, void *host, const vl_tensor *tensor, vl_error *err);
+VL_API vl_status vl_device_write(vl_device *device, const vl_tensor *tensor, const void *host, vl_error *err);
+VL_API vl_status vl_device_sync(vl_device *device, vl_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,241 @@
+#include "trainer/base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "trainer/base/mem.h"
+
+static vl_status open_regular(int *fd, size_t *size, const char *path, vl_error *err)
+{
+    struct stat info;
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0)
+        return vl_fail_errno(err, VL_EIO, "%s: cannot open", path);
+    if (fstat(*fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+        close(*fd);
+        return vl_fail(err, VL_EIO, "%s: not a regular file", path);
+    }
+    *size = (size_t)info.st_size;
+    return VL_OK;
+}
+
+vl_status vl_map_open(vl_map *out, const char *path, vl_error *err)
+{
+    int fd;
+    size_t size;
+    *out = (vl_map){NULL, 0};
+    VL_TRY(open_regular(&fd, &size, path, err));
+    if (size > 0) {
+        void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED) {
+            vl_status status = vl_fail_errno(err, VL_EIO, "%s: cannot map %zu bytes", path, size);
+            close(fd);
+            return status;
+        }
+        *out = (vl_map){data, size};
+    }
+    close(fd);
+    return VL_OK;
+}
+
+void vl_map_close(vl_map *map)
+{
+    if (map->data)
+        munmap((void *)(uintptr_t)map->data, map->size);
+    *map = (vl_map){NULL, 0};
+}
+
+vl_status vl_file_read(char **out, size_t *size, const char *path, size_t limit, vl_error *err)
+{
+    int fd;
+    size_t total;
+    *out = NULL;
+    VL_TRY(open_regular(&fd, &total, path, err));
+    if (total > limit) {
+        close(fd);
+        return vl_fail(err, VL_EFORMAT, "%s: %zu bytes, more than the limit of %zu", path, total, limit);
+    }
+    char *data = vl_alloc(total + 1, 1);
+    if (!data) {
+        close(fd);
+        return vl_fail_nomem(err, path);
+    }
+    size_t have = 0;
+    while (have < total) {
+        ssize_t n = read(fd, data + have, total - have);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            vl_status status = n < 0 ? vl_fail_errno(err, VL_EIO, "%s: read failed", path)
+                                     : vl_fail(err, VL_EIO, "%s: ended after %zu of %zu bytes", path, have, total);
+            close(fd);
+            vl_free(data);
+            return status;
+        }
+        have += (size_t)n;
+    }
+    close(fd);
+    data[total] = 0;
+    *out = data;
+    if (size)
+        *size = total;
+    return VL_OK;
+}
+
+vl_status vl_atomic_begin(vl_atomic_file *out, const char *path, vl_error *err)
+{
+    *out = (vl_atomic_file){NULL, NULL, NULL};
+    size_t length = strlen(path) + 32;
+    char *temporary = vl_alloc(length, 1);
+    char *copy = vl_strdup(path);
+    if (!temporary || !copy) {
+        vl_free(temporary);
+        vl_free(copy);
+        return vl_fail_nomem(err, path);
+    }
+    snprintf(temporary, length, "%s.tmp-%ld", path, (long)getpid());
+    FILE *stream = fopen(temporary, "wb");
+    if (!stream) {
+        vl_status status = vl_fail_errno(err, VL_EIO, "%s: cannot create", temporary);
+        vl_free(temporary);
+        vl_free(copy);
+        return status;
+    }
+    *out = (vl_atomic_file){stream, copy, temporary};
+    return VL_OK;
+}
+
+static vl_status sync_parent(const char *path, vl_error *err)
+{
+    char *parent = vl_path_parent(path);
+    if (!parent)
+        return vl_fail_nomem(err, path);
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    vl_status status = VL_OK;
+    /* Some file systems cannot fsync a folder (EINVAL); the rename itself has happened by then. */
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+        status = vl_fail_errno(err, VL_EIO, "%s: cannot fsync the folder", parent);
+    if (fd >= 0)
+        close(fd);
+    vl_free(parent);
+    return status;
+}
+
+vl_status vl_atomic_commit(vl_atomic_file *file, vl_error *err)
+{
+    vl_status status = VL_OK;
+    if (fflush(file->stream) != 0 || ferror(file->stream) || fsync(fileno(file->stream)) != 0)
+        status = vl_fail_errno(err, VL_EIO, "%s: write failed", file->path);
+    if (fclose(file->stream) != 0 && status == VL_OK)
+        status = vl_fail_errno(err, VL_EIO, "%s: close failed", file->path);
+    file->stream = NULL;
+    if (status == VL_OK && rename(file->temporary, file->path) != 0)
+        status = vl_fail_errno(err, VL_EIO, "%s: cannot rename into place", file->path);
+    if (status == VL_OK)
+        status = sync_parent(file->path, err);
+    else
+        unlink(file->temporary);
+    vl_free(file->path);
+    vl_free(file->temporary);
+    *file = (vl_atomic_file){NULL, NULL, NULL};
+    return status;
+}
+
+void vl_atomic_drop(vl_atomic_file *file)
+{
+    if (file->stream) {
+        fclose(file->stream);
+        unlink(file->temporary);
+    }
+    vl_free(file->path);
+    vl_free(file->temporary);
+    *file = (vl_atomic_file){NULL, NULL, NULL};
+}
+
+vl_status vl_atomic_write(const char *path, const void *data, size_t size, vl_error *err)
+{
+    vl_atomic_file file;
+    VL_TRY(vl_atomic_begin(&file, path, err));
+    fwrite(data, 1, size, file.stream);
+    return vl_atomic_commit(&file, err);
+}
+
+vl_status vl_publish_file(const char *temporary, const char *path, vl_error *err)
+{
+    int fd = open(temporary, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return vl_fail_errno(err, VL_EIO, "%s: cannot open", temporary);
+    vl_status status = VL_OK;
+    if (fsync(fd) != 0)
+        status = vl_fail_errno(err, VL_EIO, "%s: fsync failed", temporary);
+    close(fd);
+    if (status == VL_OK && rename(temporary, path) != 0)
+        status = vl_fail_errno(err, VL_EIO, "%s: cannot rename into place", path);
+    return status == VL_OK ? sync_parent(path, err) : status;
+}
+
+char *vl_path_join(const char *a, const char *b)
+{
+    if (b[0] == '/' || !a[0])
+        return vl_strdup(b);
+    size_t n = strlen(a), size = n + strlen(b) + 2;
+    char *path = vl_alloc(size, 1);
+    if (path)
+        snprintf(path, size, "%s%s%s", a, a[n - 1] == '/' ? "" : "/", b);
+    return path;
+}
+
+char *vl_path_parent(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return vl_strdup(".");
+    return slash == path ? vl_strdup("/") : vl_strndup(path, (size_t)(slash - path));
+}
+
+bool vl_path_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+bool vl_path_is_directory(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+vl_status vl_make_directories(const char *path, vl_error *err)
+{
+    char *copy = vl_strdup(path);
+    if (!copy)
+        return vl_fail_nomem(err, path);
+    vl_status status = VL_OK;
+    for (char *c = copy + 1; status == VL_OK; c++) {
+        if (*c != '/' && *c != 0)
+            continue;
+        char end = *c;
+        *c = 0;
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+            status = vl_fail_errno(err, VL_EIO, "%s: cannot create the folder", copy);
+        *c = end;
+        if (!end)
+            break;
+    }
+    vl_free(copy);
+    if (status == VL_OK && !vl_path_is_directory(path))
+        status = vl_fail(err, VL_EIO, "%s: exists and is no folder", path);
+    return status;
+}
+
+double vl_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}

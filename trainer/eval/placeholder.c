@@ -1,0 +1,1 @@
+typedef int vl_eval_placeholder;

@@ -1,0 +1,1 @@
+typedef int vl_export_placeholder;
