@@ -1,0 +1,117 @@
+/* vlens/config.h - the one configuration that every command reads.
+ *
+ * A YAML file, validated against the option table of trainer/base/options.c: every key has a type, a unit and a
+ * default; an unknown key is an error that names line, column and the nearest known key. Strings are owned by the
+ * configuration; paths in a file are taken relative to the current folder. */
+#ifndef VLENS_CONFIG_H
+#define VLENS_CONFIG_H
+
+#include <stdbool.h>
+
+#include <vlens/device.h>
+#include <vlens/model.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum vl_template { VL_TEMPLATE_AUTO = 0, VL_TEMPLATE_NONE } vl_template;
+typedef enum vl_cache_dtype { VL_CACHE_AUTO = 0, VL_CACHE_BF16, VL_CACHE_F16, VL_CACHE_F32 } vl_cache_dtype;
+typedef enum vl_lens_kind { VL_LENS_AFFINE = 0, VL_LENS_BIAS } vl_lens_kind;
+typedef enum vl_lens_init { VL_INIT_RIDGE = 0, VL_INIT_ZERO, VL_INIT_MEAN } vl_lens_init;
+typedef enum vl_loss_kind { VL_OBJECTIVE_KL = 0, VL_OBJECTIVE_CE, VL_OBJECTIVE_REVERSE_KL, VL_OBJECTIVE_JS } vl_loss_kind;
+typedef enum vl_optimizer { VL_OPTIMIZER_ADAM = 0, VL_OPTIMIZER_SGD, VL_OPTIMIZER_MUON } vl_optimizer;
+typedef enum vl_schedule { VL_SCHEDULE_LINEAR = 0, VL_SCHEDULE_CONSTANT, VL_SCHEDULE_COSINE } vl_schedule;
+
+enum { VL_ALL = -1 }; /* "all": every position, every layer */
+
+typedef struct vl_config {
+    char *source; /* where it came from, for messages; NULL for defaults */
+    char *model;  /* directory or hub id; may be NULL for commands that work on a cache */
+    char *device; /* "auto", "cpu", "cuda", "cuda:1" */
+    vl_precision precision;
+    int threads;  /* 0: all */
+    char *output; /* the lens directory */
+    struct {
+        char *samples; /* JSONL, or NULL */
+        char *images;  /* folder that image paths are relative to; NULL: the folder of the JSONL */
+        char *text;    /* a plain corpus cut into windows, or NULL; exactly one of samples and text */
+        int64_t max_tokens;  /* window length of text; longest sequence of samples (0: no limit) */
+        int64_t max_samples; /* 0: all */
+        double heldout;      /* share of the samples held out, 0..1 */
+        int64_t seed;        /* of the split and of the choice of positions */
+        vl_template chat_template; /* data.template */
+        bool exif;
+        bool allow_outside; /* image paths may leave the image folder */
+    } data;
+    struct {
+        char *dir; /* NULL: <output>/cache */
+        vl_cache_dtype dtype; /* auto: bf16 */
+        int64_t max_bytes;    /* hard bound, 0: none */
+        int64_t positions[VL_CLASS_COUNT]; /* how many of each class to keep per sample; VL_ALL */
+        int64_t shard_tokens; /* rows per shard */
+        int64_t batch_tokens; /* rows that share one pass over the weights */
+    } cache;
+    struct {
+        int64_t first_layer, last_layer; /* adapters [first, last]; lens.layers: all | N | N-M ; last VL_ALL */
+        vl_lens_kind kind;
+        vl_lens_init init;
+        double ridge; /* lambda as a share of the mean second moment; 0: chosen on the validation part */
+        vl_loss_kind loss;
+        double class_weights[VL_CLASS_COUNT];
+        int64_t skip_positions; /* leave out the first N positions of every sample (attention sinks) in the fit */
+    } lens;
+    struct {
+        vl_optimizer optimizer;
+        double learning_rate; /* 0: the optimiser's own default */
+        double momentum;      /* SGD and Muon */
+        double weight_decay;
+        vl_schedule schedule;
+        double warmup; /* share of the steps */
+        double clip;   /* per layer, 0: none */
+        int64_t tokens_per_step;
+        int64_t steps;    /* 0: from epochs */
+        double epochs;
+        int64_t tile_tokens; /* rows whose teacher logits are held at once */
+        int64_t layers_in_flight; /* 0: all */
+        int64_t seed;
+        double validation;  /* share of the training samples used to choose, never trained on */
+        bool early_stop;    /* keep, per layer, the parameters of the best validation */
+        int64_t validate_every;   /* steps; 0: a tenth of the run */
+        int64_t checkpoint_every; /* steps; 0: only at the end and when interrupted */
+    } fit;
+    struct {
+        int64_t bootstrap; /* resamples */
+        int64_t seed;
+        int64_t max_tokens; /* 0: all held-out rows */
+        bool wrong_picture; /* control: states of image A, target of image B */
+        char *baseline;     /* a second lens shown beside this one, e.g. bias-only; NULL */
+    } eval;
+} vl_config;
+
+/* All defaults. The caller frees with vl_config_free. */
+VL_API vl_status vl_config_new(vl_config **out, vl_error *err);
+VL_API void vl_config_free(vl_config *config);
+/* Reads a YAML file over the defaults. Errors: VL_EIO; VL_EINVAL with "file:line:column: ...". */
+VL_API vl_status vl_config_read(vl_config **out, const char *path, vl_error *err);
+/* Sets one key from text, "lens.loss=ce". */
+VL_API vl_status vl_config_set(vl_config *config, const char *assignment, vl_error *err);
+/* Checks that belong to no single key (exactly one of samples and text, ...). */
+VL_API vl_status vl_config_check(const vl_config *config, vl_error *err);
+/* The whole configuration as YAML, every key with its comment; freed by vl_release. */
+VL_API vl_status vl_config_write(char **out, const vl_config *config, vl_error *err);
+
+/* The option table, for help texts, the manual page and completion. */
+typedef struct vl_option_info {
+    const char *key;     /* "fit.learning_rate" */
+    const char *type;    /* "float", "integer", "path", "bytes", "one of a | b | c" ... */
+    const char *initial; /* the default as text */
+    const char *help;    /* one line, with the unit */
+} vl_option_info;
+VL_API int vl_option_count(void);
+VL_API vl_option_info vl_option_get(int index);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,81 @@
+/* vlens/lens.h - a lens: one affine adapter for each state 0..L-1.
+ *
+ * lens_i(h) = unembed(final_norm(h + A_i h + b_i)). A = 0, b = 0 is the logit lens. On disk a directory with
+ * lens.safetensors (adapter.{i}.weight [D, D], adapter.{i}.bias [D], metadata) and metrics.json. */
+#ifndef VLENS_LENS_H
+#define VLENS_LENS_H
+
+#include <stdbool.h>
+
+#include <vlens/cache.h>
+#include <vlens/config.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct vl_lens vl_lens;
+
+typedef struct vl_lens_info {
+    const char *path;
+    int64_t d_model, n_layers; /* n_layers adapters, for states 0..n_layers-1 */
+    const char *fingerprint;
+    const char *model_id;
+    const char *config;     /* YAML text of the run, "" where unknown */
+    int64_t tokens_seen;
+    const double *heldout_kl; /* [n_layers] or NULL: all kept classes, as eval prints them */
+    bool bias_only;
+    vl_dtype dtype; /* as stored */
+} vl_lens_info;
+
+/* Opens and checks a lens directory (or its lens.safetensors). The caller closes. */
+VL_API vl_status vl_lens_open(vl_lens **out, const char *path, vl_error *err);
+VL_API void vl_lens_close(vl_lens *lens);
+VL_API const vl_lens_info *vl_lens_get_info(const vl_lens *lens);
+/* [D, D] f32 row-major (out, in) and [D]; borrowed; NULL where that layer was not trained (identity). */
+VL_API const float *vl_lens_weight(const vl_lens *lens, int64_t layer);
+VL_API const float *vl_lens_bias(const vl_lens *lens, int64_t layer);
+/* Checks that a lens belongs to a head: VL_EMISMATCH names both fingerprints. With allow_other_model only the shape
+ * must fit and *warned is set. */
+VL_API vl_status vl_lens_check(const vl_lens *lens, const char *fingerprint, int64_t d_model, int64_t n_layers,
+                               bool allow_other_model, bool *warned, vl_error *err);
+
+/* out[M, D] = h + A_i h + b_i on the device, all f32. `layer` == n_layers copies. */
+VL_API vl_status vl_lens_transform(vl_lens *lens, vl_device *device, int64_t layer, vl_tensor out, vl_tensor h,
+                                   vl_error *err);
+
+/* ---- fitting ----------------------------------------------------------------------------------------------- */
+
+typedef struct vl_fit_options {
+    bool fresh;             /* start over although a checkpoint lies in the output folder */
+    bool allow_other_model;
+} vl_fit_options;
+
+typedef struct vl_fit_result {
+    int64_t steps, tokens;     /* taken in all, over resumes */
+    int64_t resumed_from_step; /* 0 for a new run */
+    double seconds;            /* of this run */
+    int64_t n_layers;
+    double *train_kl;      /* [n_layers] mean objective over the last tenth of the steps */
+    double *validation_kl; /* [n_layers] of the parameters that were kept; NaN without a validation part */
+    double *start_kl;      /* [n_layers] validation KL of the initialisation */
+} vl_fit_result;
+VL_API void vl_fit_result_clear(vl_fit_result *result);
+
+/* Fits the adapters on the training part of a cache and writes config->output. Goes on from the checkpoint in
+ * <output>/checkpoint.safetensors with the same bits as an unbroken run. VL_ECANCELLED: a checkpoint was saved. */
+VL_API vl_status vl_fit_run(vl_fit_result *result, const vl_config *config, vl_cache *cache, vl_device *device,
+                            const vl_fit_options *options, const vl_observer *observer, vl_error *err);
+
+/* ---- export ------------------------------------------------------------------------------------------------ */
+
+/* Writes a lens as "safetensors" (a file or folder with lens.safetensors in `dtype`) or "npz" (one array per tensor,
+ * float32). Atomic. The formats that exist: vl_export_formats(), separated by ", ". */
+VL_API vl_status vl_lens_export(const vl_lens *lens, const char *format, const char *path, vl_dtype dtype,
+                                vl_error *err);
+VL_API const char *vl_export_formats(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
