@@ -1,0 +1,106 @@
+/* Conversions between fp32, fp16 and bf16. */
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/panel.h"
+
+VL_SIMD static void round_row_bf16(uint16_t *restrict out, const float *restrict in, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, in + i, 4);
+        uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
+        uint32_t quiet = (bits >> 16) | 0x40; /* a NaN must not round to infinity */
+        out[i] = (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+    }
+}
+
+VL_SIMD static void widen_row_bf16(float *restrict out, const uint16_t *restrict in, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = vl_bf16_to_f32(in[i]);
+}
+
+VL_SIMD static void widen_row_f16(float *restrict out, const uint16_t *restrict in, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t magnitude = (uint32_t)(in[i] & 0x7fffu) << 13, special = magnitude | 0x7f800000u, wide;
+        float value;
+        memcpy(&value, &magnitude, 4);
+        value *= 0x1p112f;
+        memcpy(&wide, &value, 4);
+        wide = magnitude >= (0x7c00u << 13) ? special : wide;
+        wide |= (uint32_t)(in[i] & 0x8000u) << 16;
+        memcpy(out + i, &wide, 4);
+    }
+}
+
+static void round_row_f16(uint16_t *out, const float *in, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = vl_f32_to_f16(in[i]);
+}
+
+void vl_cpu_widen_row(float *out, const void *in, vl_dtype dtype, int64_t n)
+{
+    if (dtype == VL_BF16)
+        widen_row_bf16(out, in, n);
+    else if (dtype == VL_F16)
+        widen_row_f16(out, in, n);
+    else
+        memcpy(out, in, (size_t)n * 4);
+}
+
+void vl_cpu_to_bf16(uint16_t *out, vl_tensor x, int threads)
+{
+    (void)threads;
+    int64_t n = x.shape[1];
+#pragma omp parallel for schedule(static) if (x.shape[0] * n > 65536)
+    for (int64_t i = 0; i < x.shape[0]; i++)
+        round_row_bf16(out + i * n, row_of(x, i), n);
+}
+
+/* fp16 or fp32 weight rows rounded to bf16; through a small fp32 buffer per piece. */
+void vl_cpu_round_rows(uint16_t *out, const vl_cpu_matrix *w, int64_t first, int64_t rows)
+{
+    enum { PIECE = 4096 };
+    size_t element = vl_dtype_size(w->dtype);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; i++) {
+        float wide[PIECE];
+        const char *in = (const char *)w->host + (size_t)((first + i) * w->n_in) * element;
+        for (int64_t j = 0; j < w->n_in; j += PIECE) {
+            int64_t n = w->n_in - j < PIECE ? w->n_in - j : PIECE;
+            if (w->dtype == VL_BF16) {
+                memcpy(out + i * w->n_in + j, in + (size_t)j * 2, (size_t)n * 2);
+                continue;
+            }
+            vl_cpu_widen_row(wide, in + (size_t)j * element, w->dtype, n);
+            round_row_bf16(out + i * w->n_in + j, wide, n);
+        }
+    }
+}
+
+vl_status cpu_cast(void *context, const vl_cast_args *a, vl_error *err)
+{
+    (void)context;
+    int64_t n = a->x.shape[1];
+    if (a->out.dtype != VL_F32 && a->x.dtype != VL_F32 && a->out.dtype != a->x.dtype)
+        return vl_fail(err, VL_EUNSUPPORTED, "op cast: %s to %s, expected float32 on one side",
+                       vl_dtype_name(a->x.dtype), vl_dtype_name(a->out.dtype));
+    size_t in_size = vl_dtype_size(a->x.dtype), out_size = vl_dtype_size(a->out.dtype);
+#pragma omp parallel for schedule(static) if (a->x.shape[0] * n > 65536)
+    for (int64_t i = 0; i < a->x.shape[0]; i++) {
+        const void *in = (const char *)a->x.data + (size_t)(i * a->x.row_stride) * in_size;
+        void *out = (char *)a->out.data + (size_t)(i * a->out.row_stride) * out_size;
+        if (a->x.dtype == a->out.dtype)
+            memcpy(out, in, (size_t)n * in_size);
+        else if (a->out.dtype == VL_F32)
+            vl_cpu_widen_row(out, in, a->x.dtype, n);
+        else if (a->out.dtype == VL_BF16)
+            round_row_bf16(out, in, n);
+        else
+            round_row_f16(out, in, n);
+    }
+    return VL_OK;
+}

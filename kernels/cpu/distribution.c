@@ -1,0 +1,151 @@
+/* Rows of logits: log-sum-exp, the largest entries, and how two distributions compare. */
+#include <math.h>
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/expf.h"
+
+VL_SIMD static float row_max(const float *x, int64_t n)
+{
+    float max = -INFINITY;
+#pragma omp simd reduction(max : max)
+    for (int64_t i = 0; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    return max;
+}
+
+VL_SIMD static float sum_exp(const float *x, float shift, int64_t n)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += vl_expf(x[i] - shift);
+    return sum;
+}
+
+float vl_cpu_row_logsumexp(const float *logits, int64_t n)
+{
+    enum { PIECE = 4096 }; /* partial sums in fp32, their total in fp64 */
+    float max = row_max(logits, n);
+    double sum = 0;
+    for (int64_t i = 0; i < n; i += PIECE)
+        sum += (double)sum_exp(logits + i, max, n - i < PIECE ? n - i : PIECE);
+    return max + (float)log(sum);
+}
+
+vl_status cpu_logsumexp(void *context, const vl_logsumexp_args *a, vl_error *err)
+{
+    (void)context, (void)err;
+    float *out = a->lse.data;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < a->logits.shape[0]; i++)
+        out[i] = vl_cpu_row_logsumexp(row_of(a->logits, i), a->logits.shape[1]);
+    return VL_OK;
+}
+
+/* Keeps the k best in falling order; an equal logit with a higher id never displaces a lower one. */
+static void topk_row(float *values, int32_t *ids, const float *logits, int64_t n, int64_t k)
+{
+    int64_t have = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float x = isnan(logits[i]) ? -INFINITY : logits[i];
+        if (have == k && x <= values[k - 1])
+            continue;
+        int64_t at = have < k ? have++ : k - 1;
+        for (; at > 0 && values[at - 1] < x; at--) {
+            values[at] = values[at - 1];
+            ids[at] = ids[at - 1];
+        }
+        values[at] = x;
+        ids[at] = (int32_t)i;
+    }
+}
+
+vl_status cpu_topk(void *context, const vl_topk_args *a, vl_error *err)
+{
+    (void)context, (void)err;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < a->logits.shape[0]; i++)
+        topk_row(row_of(a->values, i), (int32_t *)a->ids.data + i * a->ids.row_stride, row_of(a->logits, i),
+                 a->logits.shape[1], a->values.shape[1]);
+    return VL_OK;
+}
+
+typedef struct row_sums {
+    float kl, entropy, js, tv;
+} row_sums;
+
+VL_SIMD static row_sums compare_piece(const float *z, float z_lse, const float *t, float t_lse, int64_t n)
+{
+    float kl = 0, entropy = 0, js = 0, tv = 0;
+#pragma omp simd reduction(+ : kl, entropy, js, tv)
+    for (int64_t i = 0; i < n; i++) {
+        float log_q = z[i] - z_lse, log_p = t[i] - t_lse, difference = log_p - log_q;
+        float q = vl_expf(log_q), p = vl_expf(log_p), gap = p - q;
+        kl += p > 0 ? p * difference : 0.0f; /* 0 * log 0 is 0, also where log q is -inf */
+        entropy -= q > 0 ? q * log_q : 0.0f;
+        tv += gap > 0 ? gap : -gap;
+        /* p log(p/m) + q log(q/m) with m = (p + q) / 2: log(p/m) = -log((1 + q/p) / 2), softplus of the difference */
+        float big = difference > 0 ? difference : -difference, small = vl_expf(-big);
+        /* log1p(s) on [0, 1] by atanh series: u = s / (2 + s), 2 (u + u^3/3 + ...), error below 1e-6 */
+        float u = small / (2.0f + small), u2 = u * u;
+        float log1p = 2.0f * u * (1.0f + u2 * (0.33333333f + u2 * (0.2f + u2 * (0.14285714f + u2 * 0.11111111f))));
+        float half = 0.69314718f - log1p;
+        float up = half, down = half - big; /* log of the larger over m, and of the smaller over m */
+        float p_part = difference > 0 ? up : down, q_part = difference > 0 ? down : up;
+        js += (p > 0 ? p * p_part : 0.0f) + (q > 0 ? q * q_part : 0.0f);
+    }
+    return (row_sums){kl, entropy, js, tv};
+}
+
+static int64_t row_argmax(const float *x, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
+
+/* How many entries stand before `id`: larger ones, and equal ones with a lower id. */
+static int64_t rank_of(const float *x, int64_t n, int64_t id)
+{
+    int64_t rank = 0;
+    for (int64_t i = 0; i < n; i++)
+        rank += x[i] > x[id] || (x[i] == x[id] && i < id);
+    return rank;
+}
+
+static void metrics_row(float *out, const vl_metrics_args *a, int64_t row)
+{
+    enum { PIECE = 1024 };
+    int64_t n = a->logits.shape[1];
+    const float *z = row_of(a->logits, row), *t = row_of(a->teacher_logits, row);
+    float z_lse = ((const float *)a->lse.data)[row], t_lse = ((const float *)a->teacher_lse.data)[row];
+    double kl = 0, entropy = 0, js = 0, tv = 0;
+    for (int64_t i = 0; i < n; i += PIECE) {
+        row_sums part = compare_piece(z + i, z_lse, t + i, t_lse, n - i < PIECE ? n - i : PIECE);
+        kl += (double)part.kl;
+        entropy += (double)part.entropy;
+        js += (double)part.js;
+        tv += (double)part.tv;
+    }
+    int32_t target = a->targets.data ? ((const int32_t *)a->targets.data)[row] : -1;
+    int64_t rank = rank_of(z, n, row_argmax(t, n));
+    out[VL_METRIC_KL] = (float)kl;
+    out[VL_METRIC_CE] = target >= 0 && target < n ? z_lse - z[target] : NAN;
+    out[VL_METRIC_ENTROPY] = (float)entropy;
+    out[VL_METRIC_TOP1] = rank == 0;
+    out[VL_METRIC_TOP5] = rank < 5;
+    out[VL_METRIC_RANK] = (float)rank;
+    out[VL_METRIC_JS] = (float)(js / 2);
+    out[VL_METRIC_TV] = (float)(tv / 2);
+}
+
+vl_status cpu_metrics(void *context, const vl_metrics_args *a, vl_error *err)
+{
+    (void)context, (void)err;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < a->logits.shape[0]; i++)
+        metrics_row(row_of(a->out, i), a, i);
+    return VL_OK;
+}

@@ -1,0 +1,249 @@
+/* The checks that every op makes once, whatever backend runs it.
+ *
+ * Shapes come from model code, not from files, so a failure here is a bug in the caller; it is still a status and not
+ * an assert, because a library must not take its host program down. */
+#include "kernels/ops.h"
+
+#include <math.h>
+
+#include "kernels/backend.h"
+#include "trainer/base/status.h"
+
+/* One violated condition, named as it stands in the source. */
+#define REQUIRE(op, condition)                                                                       \
+    do {                                                                                             \
+        if (!(condition))                                                                            \
+            return vl_fail(err, VL_EINTERNAL, "op %s: violated contract: %s", op, #condition);       \
+    } while (0)
+#define DISPATCH(op, ...)                                                                            \
+    (device->backend->op ? device->backend->op(device->context, __VA_ARGS__)                         \
+                         : vl_fail(err, VL_EUNSUPPORTED, "the %s device has no op %s", device->name, #op))
+
+static bool is_matrix(vl_tensor t, int64_t rows, int64_t columns)
+{
+    return t.data && t.dtype == VL_F32 && t.ndim == 2 && t.shape[0] == rows && t.shape[1] == columns &&
+           t.row_stride >= columns;
+}
+
+/* A vector, or a matrix of one row. */
+static bool is_vector_of(vl_tensor t, vl_dtype dtype, int64_t n)
+{
+    if (!t.data || t.dtype != dtype)
+        return false;
+    return (t.ndim == 1 && t.shape[0] == n) || (t.ndim == 2 && t.shape[0] * t.shape[1] == n && t.row_stride == t.shape[1]);
+}
+
+static bool is_vector(vl_tensor t, int64_t n)
+{
+    return is_vector_of(t, VL_F32, n);
+}
+
+static bool overlap(vl_tensor a, vl_tensor b)
+{
+    if (!a.data || !b.data)
+        return false;
+    size_t rows_a = a.ndim == 2 ? (size_t)a.shape[0] : 1, rows_b = b.ndim == 2 ? (size_t)b.shape[0] : 1;
+    if (rows_a == 0 || rows_b == 0)
+        return false;
+    size_t width_a = (size_t)a.shape[a.ndim - 1], width_b = (size_t)b.shape[b.ndim - 1];
+    const char *begin_a = a.data, *begin_b = b.data;
+    const char *end_a = begin_a + ((rows_a - 1) * (size_t)a.row_stride + width_a) * vl_dtype_size(a.dtype);
+    const char *end_b = begin_b + ((rows_b - 1) * (size_t)b.row_stride + width_b) * vl_dtype_size(b.dtype);
+    return begin_a < end_b && begin_b < end_a;
+}
+
+vl_status vl_op_zero(vl_device *device, vl_tensor out, vl_error *err)
+{
+    REQUIRE("zero", out.data && (out.ndim == 1 || out.ndim == 2));
+    return DISPATCH(zero, out, err);
+}
+
+vl_status vl_op_linear(vl_device *device, const vl_linear_args *a, vl_error *err)
+{
+    int64_t m = a->x.shape[0];
+    int64_t from = a->transpose ? a->weight->n_out : a->weight->n_in;
+    int64_t to = a->transpose ? a->weight->n_in : a->weight->n_out;
+    REQUIRE("linear", is_matrix(a->x, m, from));
+    REQUIRE("linear", is_matrix(a->out, m, to));
+    REQUIRE("linear", !a->bias.data || (!a->transpose && is_vector(a->bias, to)));
+    REQUIRE("linear", !overlap(a->x, a->out));
+    return m == 0 ? VL_OK : DISPATCH(linear, a, err);
+}
+
+vl_status vl_op_gemm(vl_device *device, const vl_gemm_args *a, vl_error *err)
+{
+    int64_t m = a->out.shape[0], n = a->out.shape[1], k = a->a.shape[a->transpose_a ? 0 : 1];
+    REQUIRE("gemm", is_matrix(a->out, m, n));
+    REQUIRE("gemm", a->transpose_a ? is_matrix(a->a, k, m) : is_matrix(a->a, m, k));
+    REQUIRE("gemm", a->transpose_b ? is_matrix(a->b, n, k) : is_matrix(a->b, k, n));
+    REQUIRE("gemm", !overlap(a->out, a->a) && !overlap(a->out, a->b));
+    return m == 0 || n == 0 ? VL_OK : DISPATCH(gemm, a, err);
+}
+
+vl_status vl_op_embed(vl_device *device, const vl_embed_args *a, vl_error *err)
+{
+    REQUIRE("embed", is_matrix(a->out, a->out.shape[0], a->table->n_in));
+    REQUIRE("embed", is_vector_of(a->ids, VL_I32, a->out.shape[0]));
+    return a->out.shape[0] == 0 ? VL_OK : DISPATCH(embed, a, err);
+}
+
+vl_status vl_op_norm(vl_device *device, const vl_norm_args *a, vl_error *err)
+{
+    int64_t m = a->x.shape[0], n = a->x.shape[1], width = a->weight.shape[a->weight.ndim - 1];
+    REQUIRE("norm", is_matrix(a->x, m, n) && is_matrix(a->out, m, n));
+    REQUIRE("norm", width > 0 && n % width == 0 && is_vector(a->weight, width));
+    REQUIRE("norm", !a->bias.data || is_vector(a->bias, width));
+    REQUIRE("norm", a->out.data == a->x.data ? a->out.row_stride == a->x.row_stride : !overlap(a->out, a->x));
+    return m == 0 ? VL_OK : DISPATCH(norm, a, err);
+}
+
+vl_status vl_op_norm_backward(vl_device *device, const vl_norm_backward_args *a, vl_error *err)
+{
+    int64_t m = a->x.shape[0], n = a->x.shape[1];
+    REQUIRE("norm_backward", is_matrix(a->x, m, n) && is_matrix(a->dx, m, n) && is_matrix(a->dy, m, n));
+    REQUIRE("norm_backward", is_vector(a->weight, n));
+    REQUIRE("norm_backward", !overlap(a->dx, a->x));
+    return m == 0 ? VL_OK : DISPATCH(norm_backward, a, err);
+}
+
+vl_status vl_op_rope(vl_device *device, const vl_rope_args *a, vl_error *err)
+{
+    int64_t t = a->x.shape[0], n = a->x.shape[1];
+    REQUIRE("rope", a->n_heads > 0 && n % a->n_heads == 0 && n / a->n_heads % 2 == 0);
+    REQUIRE("rope", is_matrix(a->x, t, n));
+    REQUIRE("rope", is_matrix(a->cos, t, n / a->n_heads / 2) && is_matrix(a->sin, t, n / a->n_heads / 2));
+    return t == 0 ? VL_OK : DISPATCH(rope, a, err);
+}
+
+vl_status vl_op_attention(vl_device *device, const vl_attention_args *a, vl_error *err)
+{
+    REQUIRE("attention", a->n_heads > 0 && a->n_kv_heads > 0 && a->n_heads % a->n_kv_heads == 0);
+    int64_t tq = a->q.shape[0], tk = a->k.shape[0], width = a->q.shape[1] / a->n_heads;
+    REQUIRE("attention", a->q.shape[1] == width * a->n_heads);
+    REQUIRE("attention", is_matrix(a->q, tq, width * a->n_heads) && is_matrix(a->out, tq, width * a->n_heads));
+    REQUIRE("attention", is_matrix(a->k, tk, width * a->n_kv_heads) && is_matrix(a->v, tk, width * a->n_kv_heads));
+    REQUIRE("attention", !a->causal || tk >= tq + a->causal_offset);
+    REQUIRE("attention", !a->q_mask.data == !a->k_mask.data);
+    REQUIRE("attention", !a->q_mask.data ||
+                             (is_vector_of(a->q_mask, VL_I64, tq) && is_vector_of(a->k_mask, VL_I64, tk)));
+    REQUIRE("attention", !a->probabilities.data || is_matrix(a->probabilities, tq, a->n_heads * tk));
+    REQUIRE("attention", !overlap(a->out, a->k) && !overlap(a->out, a->v));
+    return tq == 0 ? VL_OK : DISPATCH(attention, a, err);
+}
+
+vl_status vl_op_activation(vl_device *device, const vl_activation_args *a, vl_error *err)
+{
+    int64_t m = a->x.shape[0], n = a->x.shape[1];
+    REQUIRE("activation", is_matrix(a->x, m, n) && is_matrix(a->out, m, n));
+    REQUIRE("activation", !a->up.data || is_matrix(a->up, m, n));
+    return m == 0 ? VL_OK : DISPATCH(activation, a, err);
+}
+
+vl_status vl_op_add(vl_device *device, const vl_add_args *a, vl_error *err)
+{
+    int64_t m = a->x.shape[0], n = a->x.shape[1];
+    REQUIRE("add", is_matrix(a->x, m, n) && is_matrix(a->out, m, n));
+    REQUIRE("add", is_matrix(a->y, m, n) || is_matrix(a->y, 1, n));
+    REQUIRE("add", !a->row_scale.data || is_vector(a->row_scale, m));
+    return m == 0 ? VL_OK : DISPATCH(add, a, err);
+}
+
+vl_status vl_op_patchify(vl_device *device, const vl_patchify_args *a, vl_error *err)
+{
+    REQUIRE("patchify", a->patch > 0 && a->height % a->patch == 0 && a->width % a->patch == 0);
+    REQUIRE("patchify", is_matrix(a->pixels, (int64_t)a->channels * a->height, a->width));
+    REQUIRE("patchify", is_matrix(a->out, (int64_t)(a->height / a->patch) * (a->width / a->patch),
+                                  (int64_t)a->channels * a->patch * a->patch));
+    return DISPATCH(patchify, a, err);
+}
+
+static bool is_float_type(vl_dtype dtype)
+{
+    return dtype == VL_F32 || dtype == VL_F16 || dtype == VL_BF16;
+}
+
+vl_status vl_op_cast(vl_device *device, const vl_cast_args *a, vl_error *err)
+{
+    REQUIRE("cast", a->x.ndim == 2 && a->out.ndim == 2 && a->x.data && a->out.data);
+    REQUIRE("cast", a->x.shape[0] == a->out.shape[0] && a->x.shape[1] == a->out.shape[1]);
+    REQUIRE("cast", is_float_type(a->x.dtype) && is_float_type(a->out.dtype));
+    REQUIRE("cast", !overlap(a->x, a->out));
+    return a->x.shape[0] == 0 ? VL_OK : DISPATCH(cast, a, err);
+}
+
+vl_status vl_op_logsumexp(vl_device *device, const vl_logsumexp_args *a, vl_error *err)
+{
+    int64_t m = a->logits.shape[0];
+    REQUIRE("logsumexp", is_matrix(a->logits, m, a->logits.shape[1]) && is_vector(a->lse, m));
+    return m == 0 ? VL_OK : DISPATCH(logsumexp, a, err);
+}
+
+vl_status vl_op_topk(vl_device *device, const vl_topk_args *a, vl_error *err)
+{
+    int64_t m = a->logits.shape[0], k = a->values.shape[1];
+    REQUIRE("topk", is_matrix(a->logits, m, a->logits.shape[1]) && is_matrix(a->values, m, k));
+    REQUIRE("topk", k > 0 && k <= a->logits.shape[1]);
+    REQUIRE("topk", a->ids.data && a->ids.dtype == VL_I32 && a->ids.ndim == 2 && a->ids.shape[0] == m &&
+                        a->ids.shape[1] == k);
+    return m == 0 ? VL_OK : DISPATCH(topk, a, err);
+}
+
+vl_status vl_op_metrics(vl_device *device, const vl_metrics_args *a, vl_error *err)
+{
+    int64_t m = a->logits.shape[0], v = a->logits.shape[1];
+    REQUIRE("metrics", is_matrix(a->logits, m, v) && is_vector(a->lse, m));
+    REQUIRE("metrics", is_matrix(a->teacher_logits, m, v) && is_vector(a->teacher_lse, m));
+    REQUIRE("metrics", is_matrix(a->out, m, VL_METRIC_COUNT));
+    REQUIRE("metrics", !a->targets.data || is_vector_of(a->targets, VL_I32, m));
+    return m == 0 ? VL_OK : DISPATCH(metrics, a, err);
+}
+
+vl_status vl_op_unembed_loss(vl_device *device, const vl_unembed_loss_args *a, vl_error *err)
+{
+    int64_t m = a->x.shape[0], d = a->head->n_in, v = a->head->n_out;
+    REQUIRE("unembed_loss", is_matrix(a->x, m, d) && is_vector(a->loss, m));
+    REQUIRE("unembed_loss", !a->dx.data || is_matrix(a->dx, m, d));
+    REQUIRE("unembed_loss", !overlap(a->dx, a->x));
+    REQUIRE("unembed_loss", !a->head_bias.data || is_vector(a->head_bias, v));
+    if (a->kind == VL_LOSS_CE)
+        REQUIRE("unembed_loss", is_vector_of(a->targets, VL_I32, m));
+    else
+        REQUIRE("unembed_loss", is_matrix(a->teacher_logits, m, v) && is_vector(a->teacher_lse, m));
+    REQUIRE("unembed_loss", !a->row_weight.data || is_vector(a->row_weight, m));
+    return m == 0 ? VL_OK : DISPATCH(unembed_loss, a, err);
+}
+
+vl_status vl_op_column_sum(vl_device *device, const vl_column_sum_args *a, vl_error *err)
+{
+    int64_t n = a->x.shape[1];
+    REQUIRE("column_sum", is_matrix(a->x, a->x.shape[0], n) && is_vector(a->out, n));
+    return DISPATCH(column_sum, a, err);
+}
+
+vl_status vl_op_sum_squares(vl_device *device, double *out, vl_tensor x, vl_error *err)
+{
+    REQUIRE("sum_squares", x.data && x.dtype == VL_F32 && (x.ndim == 1 || x.ndim == 2));
+    return DISPATCH(sum_squares, out, x, err);
+}
+
+static int64_t dense_size(vl_tensor t)
+{
+    if (!t.data || t.dtype != VL_F32 || (t.ndim == 2 && t.row_stride != t.shape[1]))
+        return -1;
+    return t.ndim == 1 ? t.shape[0] : t.shape[0] * t.shape[1];
+}
+
+vl_status vl_op_sgd(vl_device *device, const vl_sgd_args *a, vl_error *err)
+{
+    int64_t n = dense_size(a->parameter);
+    REQUIRE("sgd", n >= 0 && dense_size(a->gradient) == n && dense_size(a->momentum) == n);
+    return DISPATCH(sgd, a, err);
+}
+
+vl_status vl_op_adam(vl_device *device, const vl_adam_args *a, vl_error *err)
+{
+    int64_t n = dense_size(a->parameter);
+    REQUIRE("adam", n >= 0 && dense_size(a->gradient) == n && dense_size(a->mean) == n && dense_size(a->square) == n);
+    REQUIRE("adam", a->step >= 1);
+    return DISPATCH(adam, a, err);
+}

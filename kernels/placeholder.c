@@ -1,1 +1,0 @@
-typedef int vl_kernels_placeholder;
