@@ -23,6 +23,18 @@ typedef enum vl_loss_kind { VL_OBJECTIVE_KL = 0, VL_OBJECTIVE_CE, VL_OBJECTIVE_R
 typedef enum vl_optimizer { VL_OPTIMIZER_ADAM = 0, VL_OPTIMIZER_SGD, VL_OPTIMIZER_MUON } vl_optimizer;
 typedef enum vl_schedule { VL_SCHEDULE_LINEAR = 0, VL_SCHEDULE_CONSTANT, VL_SCHEDULE_COSINE } vl_schedule;
 
+typedef enum vl_eval_metric {
+    VL_EVAL_KL = 0,  /* KL(model || lens), nats */
+    VL_EVAL_CE,      /* -log q[next token], nats */
+    VL_EVAL_ENTROPY, /* of the lens' distribution, nats */
+    VL_EVAL_TOP1,    /* share of rows with the model's first token */
+    VL_EVAL_TOP5,    /* share of rows with the model's first token among the lens' five first */
+    VL_EVAL_RANK,    /* mean rank of the model's first token */
+    VL_EVAL_JS,      /* Jensen-Shannon divergence, nats */
+    VL_EVAL_TV,      /* total variation */
+    VL_EVAL_METRIC_COUNT
+} vl_eval_metric;
+
 enum { VL_ALL = -1 }; /* "all": every position, every layer */
 
 typedef struct vl_config {
@@ -30,7 +42,7 @@ typedef struct vl_config {
     char *model;  /* directory or hub id; may be NULL for commands that work on a cache */
     char *device; /* "auto", "cpu", "cuda", "cuda:1" */
     vl_precision precision;
-    int threads;  /* 0: all */
+    int64_t threads; /* 0: all */
     char *output; /* the lens directory */
     struct {
         char *samples; /* JSONL, or NULL */
@@ -81,6 +93,7 @@ typedef struct vl_config {
         int64_t checkpoint_every; /* steps; 0: only at the end and when interrupted */
     } fit;
     struct {
+        unsigned metrics;  /* bit (1 << VL_EVAL_*) of each column shown */
         int64_t bootstrap; /* resamples */
         int64_t seed;
         int64_t max_tokens; /* 0: all held-out rows */

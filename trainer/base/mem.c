@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <vlens/memory.h>
+
 bool vl_mul_size(size_t *out, size_t a, size_t b)
 {
     return !__builtin_mul_overflow(a, b, out);
@@ -40,6 +42,11 @@ void *vl_realloc(void *block, size_t count, size_t size)
 void vl_free(void *block)
 {
     free(block);
+}
+
+void vl_release(void *block)
+{
+    vl_free(block);
 }
 
 void *vl_alloc_aligned(size_t count, size_t size)
