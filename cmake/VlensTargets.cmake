@@ -1,6 +1,7 @@
 # One place for the flags that every target gets.
 function(vlens_target_defaults target)
-  target_compile_definitions(${target} PRIVATE _DEFAULT_SOURCE _POSIX_C_SOURCE=200809L)
+  target_compile_definitions(${target} PRIVATE _DEFAULT_SOURCE _POSIX_C_SOURCE=200809L
+    VLENS_VERSION="${PROJECT_VERSION}")
   target_compile_options(${target} PRIVATE
     -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
     -Wwrite-strings -Wundef -Wformat=2 -fvisibility=hidden -fno-math-errno -ffp-contract=off

@@ -97,6 +97,7 @@ typedef struct vl_config {
         int64_t bootstrap; /* resamples */
         int64_t seed;
         int64_t max_tokens; /* 0: all held-out rows */
+        int64_t first_positions; /* rows at the first N positions are a class of their own, "first" */
         bool wrong_picture; /* control: states of image A, target of image B */
         char *baseline;     /* a second lens shown beside this one, e.g. bias-only; NULL */
     } eval;

@@ -101,6 +101,8 @@ const vl_option vl_options[] = {
      "resamples (of images) behind the 95 % intervals; 0: none"},
     {"eval.seed", VL_OPTION_INT, AT(eval.seed), "42", NULL, 0, BIG, "of the bootstrap"},
     {"eval.max_tokens", VL_OPTION_INT, AT(eval.max_tokens), "0", NULL, 0, BIG, "held-out rows used; 0: all"},
+    {"eval.first_positions", VL_OPTION_INT, AT(eval.first_positions), "0", NULL, 0, BIG,
+     "report rows at the first N positions apart, as class first (attention sinks)"},
     {"eval.wrong_picture", VL_OPTION_BOOL, AT(eval.wrong_picture), "true", NULL, 0, 0,
      "control: states of one picture against the model's answer to another with the same prompt"},
     {"eval.baseline", VL_OPTION_TEXT, AT(eval.baseline), "", NULL, 0, 0,

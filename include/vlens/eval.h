@@ -1,0 +1,72 @@
+/* vlens/eval.h - how well a lens predicts the model's own final distribution, on rows it never saw.
+ *
+ * For every state, lens and token class: mean KL with a 95 % bootstrap interval over images (over samples where there
+ * are none), and the other metrics. A mean over everything hides two different things in a VLM (it never trains its
+ * predictions at image positions): read the classes. */
+#ifndef VLENS_EVAL_H
+#define VLENS_EVAL_H
+
+#include <vlens/lens.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum vl_eval_lens {
+    VL_EVAL_LOGIT = 0,     /* the logit lens: A = 0, b = 0 */
+    VL_EVAL_TUNED,         /* the lens under test */
+    VL_EVAL_BASELINE,      /* eval.baseline, e.g. a bias-only lens */
+    VL_EVAL_WRONG_PICTURE, /* the lens under test on states of one picture, against the model's distribution for
+                            * another with the same prompt: what it knows from the text alone */
+    VL_EVAL_LENS_COUNT
+} vl_eval_lens;
+/* "logit", "tuned", "baseline", "wrong_picture". */
+VL_API const char *vl_eval_lens_name(vl_eval_lens lens);
+/* "kl", "ce", ... as in eval.metrics. */
+VL_API const char *vl_eval_metric_name(vl_eval_metric metric);
+
+typedef struct vl_estimate {
+    double mean, low, high; /* 95 % interval; NaN where there is none */
+} vl_estimate;
+
+typedef struct vl_eval_cell {
+    int64_t rows;
+    double metric[VL_EVAL_METRIC_COUNT]; /* means; NaN where not measured */
+    vl_estimate kl;
+} vl_eval_cell;
+
+typedef struct vl_eval_group {
+    const char *name; /* "text", "image", "last", "generated", "all-text", "all", "first" */
+    int64_t rows, clusters; /* clusters: images, or samples without one */
+    int64_t wrong_picture_rows;
+} vl_eval_group;
+
+typedef struct vl_eval_result vl_eval_result;
+
+typedef struct vl_eval_options {
+    bool allow_other_model;
+} vl_eval_options;
+
+/* Evaluates `lens` on the held-out rows of a cache. The caller frees *out. Errors: VL_EMISMATCH (fingerprint),
+ * VL_EINVAL (no held-out rows). */
+VL_API vl_status vl_eval_run(vl_eval_result **out, const vl_config *config, vl_cache *cache, vl_lens *lens,
+                             vl_device *device, const vl_eval_options *options, const vl_observer *observer,
+                             vl_error *err);
+VL_API void vl_eval_free(vl_eval_result *result);
+VL_API int64_t vl_eval_n_layers(const vl_eval_result *result); /* L; states 0..L, where L is the model itself */
+VL_API int vl_eval_n_groups(const vl_eval_result *result);
+VL_API vl_eval_group vl_eval_get_group(const vl_eval_result *result, int group);
+VL_API vl_eval_cell vl_eval_get_cell(const vl_eval_result *result, int group, int64_t state, vl_eval_lens lens);
+/* KL of `other` minus KL of the lens under test, on the same rows, with its paired interval: above 0 is better. */
+VL_API vl_estimate vl_eval_get_gain(const vl_eval_result *result, int group, int64_t state, vl_eval_lens other);
+
+/* The result as aligned text (metrics of the configuration), and as JSON (docs/FORMATS.md). Freed by vl_release. */
+VL_API vl_status vl_eval_table(char **out, const vl_eval_result *result, vl_error *err);
+VL_API vl_status vl_eval_json(char **out, const vl_eval_result *result, vl_error *err);
+/* Records the held-out KL per layer (class "all") in the lens' own file. */
+VL_API vl_status vl_eval_record(const vl_eval_result *result, const char *lens_path, vl_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

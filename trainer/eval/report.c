@@ -1,0 +1,168 @@
+/* The result of an evaluation as aligned text and as JSON. */
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "trainer/base/mem.h"
+#include "trainer/base/status.h"
+#include "trainer/base/str.h"
+#include "trainer/eval/result.h"
+
+/* ---- text -------------------------------------------------------------------------------------------------- */
+
+static void put_number(vl_str *out, double value, int width, int digits)
+{
+    if (isnan(value))
+        vl_str_printf(out, "%*s", width, "-");
+    else
+        vl_str_printf(out, "%*.*f", width, digits, value);
+}
+
+static bool shows(const vl_eval_result *r, vl_eval_metric metric)
+{
+    return r->metrics & 1u << metric;
+}
+
+static void put_kl_header(vl_str *out, const vl_eval_result *r, int group)
+{
+    const vl_eval_group *info = &r->group_info[group];
+    vl_str_printf(out, "\nclass %s: %lld rows of %lld %s, KL(model || lens) in nats\n", info->name,
+                  (long long)info->rows, (long long)info->clusters, r->wrong_rows ? "pictures" : "samples");
+    vl_str_printf(out, "%5s %9s", "state", "logit");
+    if (r->has_baseline)
+        vl_str_printf(out, " %9s", "baseline");
+    vl_str_printf(out, " %9s %17s %19s", "tuned", "95 % interval", "logit - tuned");
+    if (r->has_baseline)
+        vl_str_printf(out, " %19s", "baseline - tuned");
+    if (info->wrong_picture_rows)
+        vl_str_printf(out, " %9s", "wrong pic");
+    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_METRIC_COUNT; m++)
+        if (shows(r, m))
+            vl_str_printf(out, " %8s", vl_eval_metric_name(m));
+    vl_str_putc(out, '\n');
+}
+
+static void put_interval(vl_str *out, vl_estimate e, bool with_mean)
+{
+    if (with_mean)
+        put_number(out, e.mean, 8, 3);
+    if (isnan(e.low))
+        vl_str_printf(out, "%*s", with_mean ? 12 : 18, "");
+    else
+        vl_str_printf(out, with_mean ? " %5.2f..%-5.2f" : "  %7.4f..%-7.4f", e.low, e.high);
+}
+
+static void put_state(vl_str *out, const vl_eval_result *r, int group, int64_t state)
+{
+    vl_eval_cell tuned = vl_eval_get_cell(r, group, state, VL_EVAL_TUNED);
+    vl_str_printf(out, "%5lld", (long long)state);
+    put_number(out, vl_eval_get_cell(r, group, state, VL_EVAL_LOGIT).kl.mean, 10, 4);
+    if (r->has_baseline)
+        put_number(out, vl_eval_get_cell(r, group, state, VL_EVAL_BASELINE).kl.mean, 10, 4);
+    put_number(out, tuned.kl.mean, 10, 4);
+    put_interval(out, tuned.kl, false);
+    put_interval(out, vl_eval_get_gain(r, group, state, VL_EVAL_LOGIT), true);
+    if (r->has_baseline)
+        put_interval(out, vl_eval_get_gain(r, group, state, VL_EVAL_BASELINE), true);
+    if (r->group_info[group].wrong_picture_rows)
+        put_number(out, vl_eval_get_cell(r, group, state, VL_EVAL_WRONG_PICTURE).kl.mean, 10, 4);
+    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_METRIC_COUNT; m++)
+        if (shows(r, m))
+            put_number(out, tuned.metric[m], 9, m == VL_EVAL_RANK ? 1 : 3);
+    vl_str_putc(out, '\n');
+}
+
+static vl_status hand_over(char **out, vl_str *text, vl_error *err)
+{
+    if (text->failed) {
+        vl_str_clear(text);
+        return vl_fail_nomem(err, "text of a result");
+    }
+    *out = text->data;
+    return VL_OK;
+}
+
+vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
+{
+    vl_str text = VL_STR_INIT;
+    *out = NULL;
+    if (r->other_model)
+        vl_str_puts(&text, "Warning: the lens was fitted for another model (fingerprints differ).\n");
+    for (int g = 0; g < r->n_groups; g++) {
+        put_kl_header(&text, r, g);
+        for (int64_t s = 0; s <= r->n_layers; s++)
+            put_state(&text, r, g, s);
+    }
+    vl_str_printf(&text, "\nState %lld is the model itself. Columns after the intervals are the tuned lens'.\n",
+                  (long long)r->n_layers);
+    if (r->has_baseline)
+        vl_str_printf(&text, "baseline: %s\n", r->baseline_path);
+    if (r->wrong_rows)
+        vl_str_puts(&text, "wrong pic: states of one picture against the model's distribution for another with the same "
+                           "prompt.\n");
+    return hand_over(out, &text, err);
+}
+
+/* ---- JSON -------------------------------------------------------------------------------------------------- */
+
+/* JSON has no NaN: an absent value is null. */
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *estimate_json(vl_estimate e)
+{
+    return json_pack("{s:o, s:o, s:o}", "mean", number(e.mean), "low", number(e.low), "high", number(e.high));
+}
+
+static json_t *cell_json(const vl_eval_result *r, int group, int64_t state, vl_eval_lens lens)
+{
+    vl_eval_cell cell = vl_eval_get_cell(r, group, state, lens);
+    json_t *object = json_object();
+    json_object_set_new(object, "rows", json_integer(cell.rows));
+    json_object_set_new(object, "kl", number(cell.kl.mean));
+    json_object_set_new(object, "kl_low", number(cell.kl.low));
+    json_object_set_new(object, "kl_high", number(cell.kl.high));
+    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_METRIC_COUNT; m++)
+        json_object_set_new(object, vl_eval_metric_name(m), number(cell.metric[m]));
+    if (lens == VL_EVAL_LOGIT || lens == VL_EVAL_BASELINE)
+        json_object_set_new(object, "minus_tuned", estimate_json(vl_eval_get_gain(r, group, state, lens)));
+    return object;
+}
+
+static json_t *group_json(const vl_eval_result *r, int group)
+{
+    const vl_eval_group *info = &r->group_info[group];
+    json_t *object = json_pack("{s:s, s:I, s:I, s:I}", "class", info->name, "rows", (json_int_t)info->rows, "clusters",
+                               (json_int_t)info->clusters, "wrong_picture_rows", (json_int_t)info->wrong_picture_rows);
+    json_t *states = json_array();
+    for (int64_t s = 0; s <= r->n_layers; s++) {
+        json_t *state = json_pack("{s:I}", "state", (json_int_t)s);
+        for (vl_eval_lens lens = 0; lens < VL_EVAL_LENS_COUNT; lens++)
+            if (vl_eval_get_cell(r, group, s, lens).rows)
+                json_object_set_new(state, vl_eval_lens_name(lens), cell_json(r, group, s, lens));
+        json_array_append_new(states, state);
+    }
+    json_object_set_new(object, "states", states);
+    return object;
+}
+
+vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
+{
+    json_t *root = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:s}", "format", "vlens-eval",
+                             "version", 1, "vlens_version", r->version, "model", r->model_id, "fingerprint",
+                             r->fingerprint, "lens_fingerprint", r->lens_fingerprint, "lens", r->lens_path, "cache",
+                             r->cache_path, "other_model", r->other_model, "n_layers", (json_int_t)r->n_layers,
+                             "bootstrap", (json_int_t)r->bootstrap.resamples, "bootstrap_seed",
+                             (json_int_t)r->bootstrap.seed, "baseline", r->baseline_path);
+    json_t *groups = json_array();
+    for (int g = 0; g < r->n_groups; g++)
+        json_array_append_new(groups, group_json(r, g));
+    json_object_set_new(root, "classes", groups);
+    char *text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    json_decref(root);
+    *out = text;
+    return text ? VL_OK : vl_fail_nomem(err, "JSON of a result");
+}

@@ -1,0 +1,30 @@
+/* eval/result.h - a finished evaluation, ready to be read and written. */
+#ifndef VL_EVAL_RESULT_H
+#define VL_EVAL_RESULT_H
+
+#include "trainer/eval/tally.h"
+
+enum { VL_EVAL_TEXT = 256 };
+
+struct vl_eval_result {
+    int64_t n_layers;
+    vl_tally tally;
+    int64_t wrong_rows; /* in all */
+    bool has_baseline;
+    bool other_model;   /* the lens was made for another head: recorded in every output */
+    unsigned metrics;   /* columns shown */
+    vl_bootstrap bootstrap;
+    int n_groups;
+    int group[VL_GROUP_COUNT];                    /* the groups that have rows */
+    vl_eval_group group_info[VL_GROUP_COUNT];     /* by position in `group` */
+    vl_eval_cell *cell;  /* [n_groups, n_layers + 1, VL_EVAL_LENS_COUNT] */
+    vl_estimate *gain;   /* the same shape: of the tuned lens over that one */
+    char model_id[VL_EVAL_TEXT], fingerprint[65], lens_fingerprint[65];
+    char lens_path[1024], cache_path[1024], baseline_path[1024];
+    char version[32];
+};
+
+/* Turns the sums into means and intervals. */
+vl_status vl_eval_result_finish(vl_eval_result *result, vl_error *err);
+
+#endif
