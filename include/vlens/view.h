@@ -1,0 +1,69 @@
+/* vlens/view.h - what every layer would say: the top-k tokens of each state at chosen positions, through the logit
+ * lens and a tuned lens. Tables, and later pages, are drawn from one reading. */
+#ifndef VLENS_VIEW_H
+#define VLENS_VIEW_H
+
+#include <vlens/lens.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct vl_reading vl_reading;
+
+typedef struct vl_reading_options {
+    vl_lens *lens;            /* NULL: the logit lens alone */
+    bool allow_other_model;
+    int64_t k;                /* tokens per cell, at least 1 */
+    const int64_t *positions; /* rows of the sequence; negative ones count from its end; NULL: all */
+    int64_t n_positions;
+} vl_reading_options;
+
+/* Runs the model over one sequence. The reading keeps no reference to the model. The caller frees *out. */
+VL_API vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequence *sequence,
+                                       const vl_reading_options *options, vl_error *err);
+/* Reads the kept rows of sample number `sample` (its id) from a cache: no model needed. Positions are then indices
+ * among the kept rows. */
+VL_API vl_status vl_reading_from_cache(vl_reading **out, vl_cache *cache, vl_device *device, int64_t sample,
+                                       const vl_reading_options *options, vl_error *err);
+VL_API void vl_reading_free(vl_reading *reading);
+
+typedef struct vl_reading_info {
+    int64_t n_states;    /* L + 1; the last is the model's own distribution */
+    int64_t n_positions, k;
+    bool has_lens;
+    const char *model_id, *prompt; /* "" where unknown */
+    const char *warning;           /* "" or one line that belongs under every result */
+} vl_reading_info;
+VL_API vl_reading_info vl_reading_get_info(const vl_reading *reading);
+
+typedef struct vl_reading_position {
+    int64_t position;  /* row of the sequence */
+    int32_t id;
+    const char *piece; /* its token, as text */
+    vl_token_class token_class;
+    int32_t image;     /* -1 for text */
+    int16_t patch[3];
+} vl_reading_position;
+VL_API vl_reading_position vl_reading_get_position(const vl_reading *reading, int64_t index);
+
+typedef struct vl_reading_cell {
+    const int32_t *ids;       /* [k] falling by probability */
+    const float *probability; /* [k] */
+    float entropy, kl;        /* nats; kl of the model's distribution from this one */
+} vl_reading_cell;
+/* tuned false: the logit lens. Borrowed. */
+VL_API vl_reading_cell vl_reading_get_cell(const vl_reading *reading, int64_t index, int64_t state, bool tuned);
+/* Text of a token id; "<id>" where the vocabulary is unknown. Borrowed. */
+VL_API const char *vl_reading_piece(const vl_reading *reading, int32_t id);
+
+/* The reading at one position as an aligned table, both lenses side by side; and all of it as JSON. vl_release. */
+VL_API vl_status vl_reading_table(char **out, const vl_reading *reading, int64_t index, vl_error *err);
+VL_API vl_status vl_reading_json(char **out, const vl_reading *reading, vl_error *err);
+/* One line per cell: position,state,lens,rank,id,token,probability. */
+VL_API vl_status vl_reading_csv(char **out, const vl_reading *reading, vl_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,1 +1,0 @@
-typedef int vl_view_placeholder;

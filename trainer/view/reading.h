@@ -1,0 +1,35 @@
+/* view/reading.h - a reading in memory. */
+#ifndef VL_VIEW_READING_H
+#define VL_VIEW_READING_H
+
+#include <vlens/view.h>
+
+#include "kernels/ops.h"
+
+struct vl_reading {
+    int64_t n_states, n_positions, k, d, vocab_size;
+    bool has_lens;
+    char *model_id, *prompt;
+    char warning[256];
+    vl_reading_position *positions; /* [n_positions]; pieces borrowed from `pieces` */
+    int32_t *ids;       /* [lenses, n_positions, n_states, k] */
+    float *probability; /* the same */
+    float *entropy, *kl; /* [lenses, n_positions, n_states] */
+    char **pieces;      /* [vocab_size], NULL where the token does not occur */
+};
+
+/* Where rows come from while a reading is made: state `state` of all positions, [n_positions, D] f32. */
+typedef struct vl_reading_source {
+    vl_head *head;
+    const float *(*state)(void *user, int64_t state, vl_error *err); /* host memory, NULL on failure */
+    const char *(*piece)(void *user, int32_t id);                    /* NULL where unknown */
+    void *user;
+} vl_reading_source;
+
+/* Fills cells and pieces of a reading whose sizes and positions are set. */
+vl_status vl_reading_fill(vl_reading *reading, const vl_reading_source *source, const vl_reading_options *options,
+                          vl_error *err);
+/* Allocates for sizes already set. */
+vl_status vl_reading_alloc(vl_reading *reading, vl_error *err);
+
+#endif

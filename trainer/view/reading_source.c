@@ -1,0 +1,243 @@
+/* Readings from a live model and from a cache. */
+#include <stdio.h>
+#include <string.h>
+
+#include "trainer/base/half.h"
+#include "trainer/base/mem.h"
+#include "trainer/base/status.h"
+#include "trainer/model/head.h"
+#include "trainer/view/reading.h"
+
+/* Sizes, lens check and memory that both sources share. `n_rows` is what positions count in. */
+static vl_status start(vl_reading *r, const vl_head_info *head, int64_t n_rows, const vl_reading_options *options,
+                       vl_error *err)
+{
+    if (options->k < 1 || options->k > head->vocab_size)
+        return vl_fail(err, VL_EINVAL, "k is %lld, expected 1 to %lld", (long long)options->k,
+                       (long long)head->vocab_size);
+    r->n_states = head->n_layers + 1;
+    r->d = head->d_model;
+    r->vocab_size = head->vocab_size;
+    r->k = options->k;
+    r->n_positions = options->positions ? options->n_positions : n_rows;
+    r->has_lens = options->lens != NULL;
+    bool warned = false;
+    if (options->lens)
+        VL_TRY(vl_lens_check(options->lens, head->fingerprint, head->d_model, head->n_layers,
+                             options->allow_other_model, &warned, err));
+    if (warned)
+        snprintf(r->warning, sizeof r->warning, "the lens was fitted for another model (fingerprints differ)");
+    r->positions = vl_calloc((size_t)r->n_positions, sizeof *r->positions);
+    if (!r->positions)
+        return vl_fail_nomem(err, "reading");
+    return vl_reading_alloc(r, err);
+}
+
+/* Row number of entry `index` of the request. */
+static vl_status resolve(int64_t *out, const vl_reading_options *options, int64_t index, int64_t n_rows, vl_error *err)
+{
+    int64_t position = options->positions ? options->positions[index] : index;
+    int64_t row = position < 0 ? n_rows + position : position;
+    if (row < 0 || row >= n_rows)
+        return vl_fail(err, VL_EINVAL, "position %lld is outside the sequence of %lld rows", (long long)position,
+                       (long long)n_rows);
+    *out = row;
+    return VL_OK;
+}
+
+/* ---- from a model ------------------------------------------------------------------------------------------ */
+
+typedef struct live_source {
+    vl_device *device;
+    const vl_tokenizer *tokenizer;
+    const vl_reading *reading;
+    const int64_t *rows; /* [n_positions] of the sequence */
+    float *states;       /* [n_states, n_positions, D] */
+    vl_error *err;
+    vl_status status;
+} live_source;
+
+static int live_tap(void *user, const vl_tap *tap)
+{
+    live_source *source = user;
+    const vl_reading *r = source->reading;
+    for (int64_t i = 0; i < r->n_positions && source->status == VL_OK; i++) {
+        vl_tensor row = vl_tensor_rows(tap->x, source->rows[i], 1);
+        float *to = source->states + ((int64_t)tap->state * r->n_positions + i) * r->d;
+        source->status = vl_device_read(source->device, to, &row, source->err);
+    }
+    return source->status != VL_OK;
+}
+
+static const float *live_state(void *user, int64_t state, vl_error *err)
+{
+    (void)err;
+    const live_source *source = user;
+    return source->states + state * source->reading->n_positions * source->reading->d;
+}
+
+static const char *live_piece(void *user, int32_t id)
+{
+    return vl_tokenizer_piece(((const live_source *)user)->tokenizer, id);
+}
+
+static vl_status live_positions(vl_reading *r, int64_t *rows, const vl_sequence *sequence,
+                                const vl_reading_options *options, vl_error *err)
+{
+    for (int64_t i = 0; i < r->n_positions; i++) {
+        VL_TRY(resolve(&rows[i], options, i, sequence->n_tokens, err));
+        r->positions[i] = (vl_reading_position){.position = rows[i], .id = sequence->ids[rows[i]],
+                                                .token_class = sequence->token_class[rows[i]],
+                                                .image = sequence->image[rows[i]]};
+        memcpy(r->positions[i].patch, sequence->patch[rows[i]], sizeof r->positions[i].patch);
+    }
+    return VL_OK;
+}
+
+vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequence *sequence,
+                                const vl_reading_options *options, vl_error *err)
+{
+    live_source live = {.tokenizer = vl_model_tokenizer(model), .err = err};
+    vl_reading_source source = {.state = live_state, .piece = live_piece, .user = &live};
+    int64_t *rows = NULL;
+    vl_status status = VL_OK;
+    *out = NULL;
+    vl_reading *r = vl_calloc(1, sizeof *r);
+    if (!r)
+        return vl_fail_nomem(err, "reading");
+    VL_GOTO(vl_head_from_model(&source.head, model, err));
+    live.device = vl_head_device(source.head);
+    live.reading = r;
+    VL_GOTO(start(r, vl_head_get_info(source.head), sequence->n_tokens, options, err));
+    r->model_id = vl_strdup(vl_model_get_info(model)->path);
+    r->prompt = vl_strdup("");
+    live.rows = rows = vl_alloc((size_t)r->n_positions, sizeof *rows);
+    live.states = vl_alloc((size_t)(r->n_states * r->n_positions), (size_t)r->d * sizeof(float));
+    if (!rows || !live.states || !r->model_id || !r->prompt) {
+        status = vl_fail_nomem(err, "reading");
+        goto done;
+    }
+    VL_GOTO(live_positions(r, rows, sequence, options, err));
+    vl_forward forward = {.sequences = &sequence, .n_sequences = 1, .tap = live_tap, .user = &live};
+    status = vl_model_forward(model, &forward, err);
+    if (live.status != VL_OK)
+        status = live.status;
+    if (status == VL_OK)
+        status = vl_reading_fill(r, &source, options, err);
+done:
+    vl_free(rows);
+    vl_free(live.states);
+    vl_head_close(source.head);
+    if (status == VL_OK)
+        *out = r;
+    else
+        vl_reading_free(r);
+    return status;
+}
+
+/* ---- from a cache ------------------------------------------------------------------------------------------ */
+
+typedef struct stored_source {
+    vl_cache *cache;
+    const vl_reading *reading;
+    int64_t *rows; /* [n_positions] of the cache */
+    void *stored;  /* [D] as stored */
+    float *wide;   /* [n_positions, D] */
+} stored_source;
+
+static const float *stored_state(void *user, int64_t state, vl_error *err)
+{
+    stored_source *source = user;
+    const vl_reading *r = source->reading;
+    vl_dtype dtype = vl_cache_get_info(source->cache)->dtype;
+    for (int64_t i = 0; i < r->n_positions; i++) {
+        if (vl_cache_read(source->stored, source->cache, state, source->rows[i], 1, err) != VL_OK)
+            return NULL;
+        float *out = source->wide + i * r->d;
+        const uint16_t *half = source->stored;
+        for (int64_t j = 0; j < r->d; j++)
+            out[j] = dtype == VL_F32    ? ((const float *)source->stored)[j]
+                     : dtype == VL_BF16 ? vl_bf16_to_f32(half[j])
+                                        : vl_f16_to_f32(half[j]);
+    }
+    return source->wide;
+}
+
+static const char *stored_piece(void *user, int32_t id)
+{
+    return vl_cache_piece(((const stored_source *)user)->cache, id);
+}
+
+/* Cache rows of a sample, ascending. *out is [*n], freed by vl_free. */
+static vl_status sample_rows(int64_t **out, int64_t *n, int64_t *sample_row, const vl_cache *cache, int64_t sample,
+                             vl_error *err)
+{
+    const vl_cache_info *info = vl_cache_get_info(cache);
+    const vl_cache_tokens *tokens = vl_cache_get_tokens(cache);
+    *out = vl_alloc((size_t)info->n_tokens, sizeof **out);
+    *n = 0;
+    if (!*out)
+        return vl_fail_nomem(err, "rows of a sample");
+    for (int64_t i = 0; i < info->n_tokens; i++)
+        if (tokens->sample[i] == sample) {
+            *sample_row = tokens->sample_row[i];
+            (*out)[(*n)++] = i;
+        }
+    return *n ? VL_OK : vl_fail(err, VL_EINVAL, "%s: no rows of sample %lld", info->path, (long long)sample);
+}
+
+static vl_status stored_positions(vl_reading *r, stored_source *source, const int64_t *kept, int64_t n,
+                                  const vl_reading_options *options, vl_error *err)
+{
+    const vl_cache_tokens *tokens = vl_cache_get_tokens(source->cache);
+    for (int64_t i = 0; i < r->n_positions; i++) {
+        int64_t index = 0;
+        VL_TRY(resolve(&index, options, i, n, err));
+        int64_t row = source->rows[i] = kept[index];
+        r->positions[i] = (vl_reading_position){.position = tokens->position[row], .id = tokens->id[row],
+                                                .token_class = tokens->token_class[row],
+                                                .image = tokens->image ? tokens->image[row] : -1};
+        for (int j = 0; j < 3; j++)
+            r->positions[i].patch[j] = tokens->patch ? tokens->patch[row][j] : -1;
+    }
+    return VL_OK;
+}
+
+vl_status vl_reading_from_cache(vl_reading **out, vl_cache *cache, vl_device *device, int64_t sample,
+                                const vl_reading_options *options, vl_error *err)
+{
+    stored_source stored = {.cache = cache};
+    vl_reading_source source = {.state = stored_state, .piece = stored_piece, .user = &stored};
+    int64_t *kept = NULL, n = 0, sample_row = 0;
+    vl_status status = VL_OK;
+    *out = NULL;
+    vl_reading *r = vl_calloc(1, sizeof *r);
+    if (!r)
+        return vl_fail_nomem(err, "reading");
+    stored.reading = r;
+    VL_GOTO(vl_cache_head(&source.head, cache, device, VL_PRECISION_AUTO, err));
+    VL_GOTO(sample_rows(&kept, &n, &sample_row, cache, sample, err));
+    VL_GOTO(start(r, vl_head_get_info(source.head), n, options, err));
+    r->model_id = vl_strdup(vl_cache_get_info(cache)->model_id);
+    r->prompt = vl_strdup(vl_cache_get_samples(cache)->prompt[sample_row]);
+    stored.rows = vl_alloc((size_t)r->n_positions, sizeof *stored.rows);
+    stored.stored = vl_alloc((size_t)r->d, sizeof(float));
+    stored.wide = vl_alloc((size_t)(r->n_positions * r->d), sizeof(float));
+    if (!stored.rows || !stored.stored || !stored.wide || !r->model_id || !r->prompt) {
+        status = vl_fail_nomem(err, "reading");
+        goto done;
+    }
+    VL_GOTO(stored_positions(r, &stored, kept, n, options, err));
+    VL_GOTO(vl_reading_fill(r, &source, options, err));
+done:
+    vl_free(kept);
+    vl_free(stored.rows);
+    vl_free(stored.stored);
+    vl_free(stored.wide);
+    vl_head_close(source.head);
+    if (status == VL_OK)
+        *out = r;
+    else
+        vl_reading_free(r);
+    return status;
+}

@@ -1,0 +1,168 @@
+/* A reading as table, JSON and CSV. */
+#include <jansson.h>
+#include <string.h>
+#include <utf8proc.h>
+
+#include "trainer/base/mem.h"
+#include "trainer/base/status.h"
+#include "trainer/base/str.h"
+#include "trainer/view/reading.h"
+
+enum { TOKEN_WIDTH = 9 };
+
+/* A token made fit for a terminal: no control characters, spaces shown, cut to `width` columns, padded. */
+static void put_token(vl_str *out, const char *piece, int width)
+{
+    int used = 0;
+    const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)piece;
+    while (*at) {
+        utf8proc_int32_t point;
+        utf8proc_ssize_t n = utf8proc_iterate(at, -1, &point);
+        const char *shown = NULL;
+        int columns = 1;
+        if (n <= 0 || point < 0) {
+            n = 1;
+            shown = "?";
+        } else if (point == ' ') {
+            shown = "\xc2\xb7"; /* middle dot: a space that can be seen */
+        } else if (point == '\n') {
+            shown = "\\n";
+            columns = 2;
+        } else if (utf8proc_category(point) == UTF8PROC_CATEGORY_CC || utf8proc_category(point) == UTF8PROC_CATEGORY_CF) {
+            shown = "?";
+        } else {
+            columns = utf8proc_charwidth(point);
+        }
+        if (used + columns > width - (at[n] ? 1 : 0) && used + columns > width - 1 && at[n]) {
+            vl_str_puts(out, "\xe2\x80\xa6"); /* an ellipsis for what does not fit */
+            used++;
+            break;
+        }
+        if (used + columns > width)
+            break;
+        if (shown)
+            vl_str_puts(out, shown);
+        else
+            vl_str_append(out, (const char *)at, (size_t)n);
+        used += columns;
+        at += n;
+    }
+    vl_str_printf(out, "%*s", width > used ? width - used : 0, "");
+}
+
+static void put_cell(vl_str *out, const vl_reading *r, int64_t index, int64_t state, bool tuned)
+{
+    vl_reading_cell cell = vl_reading_get_cell(r, index, state, tuned);
+    for (int64_t j = 0; j < r->k; j++) {
+        put_token(out, vl_reading_piece(r, cell.ids[j]), TOKEN_WIDTH);
+        vl_str_printf(out, " %.2f ", (double)cell.probability[j]);
+    }
+    vl_str_printf(out, "%6.2f", (double)cell.kl);
+}
+
+static vl_status hand_over(char **out, vl_str *text, vl_error *err)
+{
+    if (text->failed) {
+        vl_str_clear(text);
+        return vl_fail_nomem(err, "text of a reading");
+    }
+    *out = text->data;
+    return VL_OK;
+}
+
+vl_status vl_reading_table(char **out, const vl_reading *r, int64_t index, vl_error *err)
+{
+    vl_str text = VL_STR_INIT;
+    vl_reading_position p = vl_reading_get_position(r, index);
+    int width = (int)r->k * (TOKEN_WIDTH + 6) + 6;
+    *out = NULL;
+    vl_str_printf(&text, "position %lld (%s), token ", (long long)p.position, vl_token_class_name(p.token_class));
+    put_token(&text, p.piece, 24);
+    vl_str_puts(&text, "\nstate  ");
+    vl_str_printf(&text, "%-*s", width, "logit lens (token, probability; last column KL in nats)");
+    if (r->has_lens)
+        vl_str_puts(&text, " | tuned lens");
+    for (int64_t s = 0; s < r->n_states; s++) {
+        vl_str_printf(&text, "\n%5lld  ", (long long)s);
+        put_cell(&text, r, index, s, false);
+        if (r->has_lens) {
+            vl_str_puts(&text, " | ");
+            put_cell(&text, r, index, s, true);
+        }
+    }
+    vl_str_putc(&text, '\n');
+    if (r->warning[0])
+        vl_str_printf(&text, "warning: %s\n", r->warning);
+    return hand_over(out, &text, err);
+}
+
+static json_t *cell_json(const vl_reading *r, int64_t index, int64_t state, bool tuned)
+{
+    vl_reading_cell cell = vl_reading_get_cell(r, index, state, tuned);
+    json_t *top = json_array();
+    for (int64_t j = 0; j < r->k; j++)
+        json_array_append_new(top, json_pack("{s:i, s:o, s:f}", "id", cell.ids[j], "token",
+                                             json_string(vl_reading_piece(r, cell.ids[j])), "p",
+                                             (double)cell.probability[j]));
+    return json_pack("{s:f, s:f, s:o}", "kl", (double)cell.kl, "entropy", (double)cell.entropy, "top", top);
+}
+
+vl_status vl_reading_json(char **out, const vl_reading *r, vl_error *err)
+{
+    json_t *positions = json_array();
+    for (int64_t i = 0; i < r->n_positions; i++) {
+        vl_reading_position p = vl_reading_get_position(r, i);
+        json_t *states = json_array();
+        for (int64_t s = 0; s < r->n_states; s++) {
+            json_t *state = json_pack("{s:I, s:o}", "state", (json_int_t)s, "logit", cell_json(r, i, s, false));
+            if (r->has_lens)
+                json_object_set_new(state, "tuned", cell_json(r, i, s, true));
+            json_array_append_new(states, state);
+        }
+        json_array_append_new(positions,
+                              json_pack("{s:I, s:i, s:o, s:s, s:i, s:[i, i, i], s:o}", "position",
+                                        (json_int_t)p.position, "id", p.id, "token", json_string(p.piece), "class",
+                                        vl_token_class_name(p.token_class), "image", p.image, "patch", p.patch[0],
+                                        p.patch[1], p.patch[2], "states", states));
+    }
+    json_t *root = json_pack("{s:s, s:i, s:o, s:o, s:s, s:I, s:I, s:b, s:o}", "format", "vlens-topk", "version", 1,
+                             "model", json_string(r->model_id), "prompt", json_string(r->prompt), "warning",
+                             r->warning, "n_states", (json_int_t)r->n_states, "k", (json_int_t)r->k, "has_lens",
+                             r->has_lens, "positions", positions);
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(root);
+    *out = text;
+    return text ? VL_OK : vl_fail(err, VL_EINTERNAL, "a reading cannot be written as JSON");
+}
+
+/* RFC 4180: quoted, quotes doubled. */
+static void put_csv_text(vl_str *out, const char *text)
+{
+    vl_str_putc(out, '"');
+    for (; *text; text++) {
+        if (*text == '"')
+            vl_str_putc(out, '"');
+        vl_str_putc(out, *text);
+    }
+    vl_str_putc(out, '"');
+}
+
+vl_status vl_reading_csv(char **out, const vl_reading *r, vl_error *err)
+{
+    vl_str text = VL_STR_INIT;
+    *out = NULL;
+    vl_str_puts(&text, "position,state,lens,rank,id,token,probability,kl,entropy\n");
+    for (int64_t i = 0; i < r->n_positions; i++)
+        for (int64_t s = 0; s < r->n_states; s++)
+            for (int tuned = 0; tuned <= r->has_lens; tuned++) {
+                vl_reading_cell cell = vl_reading_get_cell(r, i, s, tuned);
+                for (int64_t j = 0; j < r->k; j++) {
+                    vl_str_printf(&text, "%lld,%lld,%s,%lld,%d,", (long long)r->positions[i].position, (long long)s,
+                                  tuned ? "tuned" : "logit", (long long)j, cell.ids[j]);
+                    put_csv_text(&text, vl_reading_piece(r, cell.ids[j]));
+                    vl_str_printf(&text, ",%.9g,%.9g,%.9g\n", (double)cell.probability[j], (double)cell.kl,
+                                  (double)cell.entropy);
+                }
+            }
+    return hand_over(out, &text, err);
+}
