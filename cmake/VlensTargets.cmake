@@ -4,7 +4,10 @@ function(vlens_target_defaults target)
     VLENS_VERSION="${PROJECT_VERSION}")
   target_compile_options(${target} PRIVATE
     -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
-    -Wwrite-strings -Wundef -Wformat=2 -fvisibility=hidden -fno-math-errno -ffp-contract=off
+    -Wwrite-strings -Wundef -Wformat=2
+    # gcc does not see that an out parameter is set whenever a vl_status is VL_OK
+    -Wno-maybe-uninitialized
+    -fvisibility=hidden -fno-math-errno -ffp-contract=off
     -fstack-protector-strong $<$<BOOL:${VLENS_WERROR}>:-Werror>)
   if(VLENS_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${VLENS_SANITIZE} -fno-omit-frame-pointer)

@@ -1,1 +1,67 @@
-int main(void) { return 0; }
+/* vlens: the command line. */
+#include <stdio.h>
+#include <string.h>
+
+#include "trainer/cli/cli.h"
+
+const cli_command cli_commands[] = {
+    {"init", "[FILE]", "write a commented configuration", NULL, cmd_init},
+    {"info", "PATH", "what a model, cache or lens is", NULL, cmd_info},
+    {"cache", "CONFIG", "run the model and store every layer's states",
+     "Goes on from the whole shards of an interrupted run. --dry-run counts tokens, bytes and time and writes nothing.",
+     cmd_cache},
+    {"train", "CONFIG", "fit one adapter per layer (caches first where needed)",
+     "Ctrl-C saves a checkpoint and stops; the same command goes on from there, to the same bits.", cmd_train},
+    {"eval", "CONFIG", "held-out KL per layer, lens and token class",
+     "Compares the logit lens, the tuned lens and (eval.baseline) a second one with the model's own distribution.",
+     cmd_eval},
+    {"topk", "--model DIR --prompt TEXT [--image FILE] [--lens DIR]", "top tokens of every layer at a position",
+     "Or from a cache, with no model: --cache DIR --sample N.", cmd_topk},
+    {"export", "LENS --format NAME --out PATH", "write a lens for other tools", NULL, cmd_export},
+    {"verify", "PATH", "check every byte of a model, cache or lens", NULL, cmd_verify},
+    {"doctor", "", "device, libraries, processor, threads", NULL, cmd_doctor},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static void print_usage(FILE *stream)
+{
+    fputs("vlens " , stream);
+    fputs(vl_version(), stream);
+    fputs(": tuned lenses for vision-language models\n\nusage: vlens COMMAND ...\n\n", stream);
+    for (const cli_command *c = cli_commands; c->name; c++)
+        fprintf(stream, "  %-8s %s\n", c->name, c->summary);
+    fputs("\nvlens COMMAND --help says more. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.\n",
+          stream);
+}
+
+static int print_version(void)
+{
+    printf("vlens %s\n", vl_version());
+    for (int i = 0; i < vl_component_count(); i++) {
+        vl_component c = vl_component_get(i);
+        printf("  %-10s %-12s %s\n", c.name, c.version, c.purpose);
+    }
+    printf("  backends   cpu\n  exports    %s\n", vl_export_formats());
+    return EXIT_DONE;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        print_usage(stdout);
+        return EXIT_DONE;
+    }
+    if (!strcmp(argv[1], "--version"))
+        return print_version();
+    for (const cli_command *c = cli_commands; c->name; c++)
+        if (!strcmp(argv[1], c->name)) {
+            cli_catch_signals();
+            return c->run(c, argc - 2, argv + 2);
+        }
+    fprintf(stderr, "vlens: \"%s\" is no command; vlens --help lists them\n", argv[1]);
+    return EXIT_USAGE;
+}

@@ -1,0 +1,103 @@
+/* cli/cli.h - what the commands share. The command line is the only part of vlens that prints, exits, reads the
+ * environment and catches signals; it uses the public headers alone. */
+#ifndef VL_CLI_CLI_H
+#define VL_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include <vlens/vlens.h>
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130, EXIT_TERMINATED = 143 };
+
+/* ---- options ----------------------------------------------------------------------------------------------- */
+
+typedef enum cli_type { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_LIST } cli_type;
+
+enum { CLI_LIST_MAX = 64 };
+typedef struct cli_list {
+    const char *items[CLI_LIST_MAX];
+    int n;
+} cli_list;
+
+/* One option of a command; a table of them ends with a NULL name. */
+typedef struct cli_option {
+    const char *name;     /* without the dashes */
+    char letter;          /* 0: none */
+    cli_type type;
+    void *target;         /* bool *, const char **, int64_t *, cli_list * */
+    const char *argument; /* what stands in the help, "DIR" */
+    const char *help;
+} cli_option;
+
+/* A command: `vlens NAME ...`. */
+typedef struct cli_command {
+    const char *name;
+    const char *usage;   /* "CONFIG [options]" */
+    const char *summary; /* one line */
+    const char *detail;  /* paragraphs for its own --help, may be NULL */
+    int (*run)(const struct cli_command *self, int argc, char **argv);
+} cli_command;
+
+extern const cli_command cli_commands[];
+
+/* Parses everything after the command's name. Returns -1 to go on, or an exit code (help was asked for, or wrong
+ * usage was reported). Positional arguments go to `positional` (at least `min`, at most `max`). */
+int cli_parse(const cli_command *command, const cli_option *options, int argc, char **argv, const char **positional,
+              int min, int max);
+void cli_print_help(const cli_command *command, const cli_option *options);
+
+/* ---- common to many commands ------------------------------------------------------------------------------- */
+
+/* --set, --device, --threads, --json, --quiet. */
+typedef struct cli_common {
+    cli_list set;
+    const char *device;
+    int64_t threads;
+    bool json, quiet;
+} cli_common;
+#define CLI_COMMON_INIT {{{NULL}, 0}, NULL, -1, false, false}
+#define CLI_COMMON_OPTIONS(common)                                                                          \
+    {"set", 0, CLI_LIST, &(common).set, "KEY=VALUE", "override a key of the configuration (repeatable)"},   \
+    {"device", 0, CLI_TEXT, &(common).device, "NAME", "auto | cpu | cuda | cuda:N"},                        \
+    {"threads", 0, CLI_INT, &(common).threads, "N", "processor threads (0: all)"},                          \
+    {"json", 0, CLI_FLAG, &(common).json, NULL, "print the result as JSON on stdout"},                      \
+    {"quiet", 'q', CLI_FLAG, &(common).quiet, NULL, "no progress and no information on stderr"}
+#define CLI_OPTIONS_END {NULL, 0, CLI_FLAG, NULL, NULL, NULL}
+
+/* Prints "vlens: <message>" on stderr and returns the exit code that fits the status. */
+int cli_fail(vl_status status, const vl_error *err);
+/* Reads a configuration (NULL: defaults) and applies --set, --device and --threads. */
+vl_status cli_config(vl_config **out, const char *path, const cli_common *common, vl_error *err);
+vl_status cli_open_device(vl_device **out, const vl_config *config, vl_error *err);
+vl_status cli_open_model(vl_model **out, const vl_config *config, vl_device *device, vl_error *err);
+vl_hub_paths cli_hub_paths(void);
+
+/* Progress and messages on stderr; asks to stop after SIGINT or SIGTERM. */
+const vl_observer *cli_observer(const cli_common *common);
+/* Ends a line that the progress bar left open. */
+void cli_progress_end(void);
+void cli_catch_signals(void);
+/* The exit code of an interrupted command: 130, or 143 after SIGTERM. */
+int cli_interrupt_code(void);
+
+/* Prints text on stdout and checks that it could be written. */
+int cli_print(const char *text);
+/* 12345678 -> "11.8 MiB". */
+const char *cli_bytes(char out[32], double bytes);
+
+/* What lies at a path, by the files in it. A hub id counts as a model. */
+typedef enum cli_kind { CLI_MODEL, CLI_CACHE, CLI_LENS } cli_kind;
+cli_kind cli_kind_of(const char *path);
+
+int cmd_init(const cli_command *self, int argc, char **argv);
+int cmd_info(const cli_command *self, int argc, char **argv);
+int cmd_cache(const cli_command *self, int argc, char **argv);
+int cmd_train(const cli_command *self, int argc, char **argv);
+int cmd_eval(const cli_command *self, int argc, char **argv);
+int cmd_topk(const cli_command *self, int argc, char **argv);
+int cmd_export(const cli_command *self, int argc, char **argv);
+int cmd_verify(const cli_command *self, int argc, char **argv);
+int cmd_doctor(const cli_command *self, int argc, char **argv);
+
+#endif

@@ -1,0 +1,152 @@
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "trainer/cli/cli.h"
+
+/* A model's facts. */
+static vl_status info_model(const char *path, const cli_common *common, vl_error *err)
+{
+    vl_config *config = NULL;
+    vl_device *device = NULL;
+    vl_model *model = NULL;
+    char text[4200];
+    vl_status status = cli_config(&config, NULL, common, err);
+    snprintf(text, sizeof text, "model=%s", path);
+    if (status == VL_OK)
+        status = vl_config_set(config, text, err);
+    if (status == VL_OK)
+        status = cli_open_device(&device, config, err);
+    if (status == VL_OK)
+        status = cli_open_model(&model, config, device, err);
+    if (status == VL_OK) {
+        const vl_model_info *m = vl_model_get_info(model);
+        printf("model       %s\ntype        %s, weights in %s, %.1f M parameters\n", m->path, m->model_type,
+               m->weight_dtype, (double)m->n_parameters / 1e6);
+        printf("text        %lld blocks, width %lld, %lld heads (%lld key/value) of %lld, MLP %lld, vocabulary %lld\n",
+               (long long)m->n_layers, (long long)m->d_model, (long long)m->n_heads, (long long)m->n_kv_heads,
+               (long long)m->head_dim, (long long)m->d_ff, (long long)m->vocab_size);
+        if (m->sees_images)
+            printf("pictures    %d px, %d x %d patches, %s\n", m->image_size, m->patch_rows, m->patch_columns,
+                   m->patches_in_stream ? "rows of the residual stream" : "seen through cross-attention");
+        vl_head *head = NULL;
+        status = vl_head_from_model(&head, model, err);
+        if (status == VL_OK)
+            printf("fingerprint %s\n", vl_head_get_info(head)->fingerprint);
+        vl_head_close(head);
+    }
+    vl_model_close(model);
+    vl_device_close(device);
+    vl_config_free(config);
+    return status;
+}
+
+static vl_status info_cache(const char *path, const cli_common *common, vl_error *err)
+{
+    (void)common;
+    vl_cache *cache = NULL;
+    vl_status status = vl_cache_open(&cache, path, err);
+    if (status != VL_OK)
+        return status;
+    const vl_cache_info *c = vl_cache_get_info(cache);
+    const vl_cache_tokens *tokens = vl_cache_get_tokens(cache);
+    const vl_cache_samples *samples = vl_cache_get_samples(cache);
+    int64_t count[VL_CLASS_COUNT] = {0}, heldout = 0;
+    char bytes[32];
+    for (int64_t i = 0; i < c->n_tokens; i++)
+        count[tokens->token_class[i]]++;
+    for (int64_t i = 0; i < c->n_samples; i++)
+        heldout += samples->heldout[i];
+    printf("cache       %s\nmodel       %s %s\n", c->path, c->model_type, c->model_id);
+    printf("states      %lld of %lld rows, width %lld, %s, %s in %lld shards\n", (long long)c->n_states,
+           (long long)c->n_tokens, (long long)c->d_model, vl_dtype_name(c->dtype),
+           cli_bytes(bytes, (double)c->n_states * (double)c->n_tokens * (double)c->d_model *
+                                (double)vl_dtype_size(c->dtype)),
+           (long long)c->n_shards);
+    printf("samples     %lld, held out %lld; pictures %lld\n", (long long)c->n_samples, (long long)heldout,
+           (long long)c->n_images);
+    printf("rows       ");
+    for (int i = 0; i < VL_CLASS_COUNT; i++)
+        if (count[i])
+            printf(" %s %lld", vl_token_class_name((vl_token_class)i), (long long)count[i]);
+    printf("\nfingerprint %s\nwritten     %s by vlens %s\n", c->fingerprint, c->created, c->vlens_version);
+    vl_cache_close(cache);
+    return VL_OK;
+}
+
+/* How far an adapter is from the logit lens: ||A|| (Frobenius) and ||b||. */
+static void print_adapter(const vl_lens *lens, int64_t layer, int64_t d)
+{
+    const float *weight = vl_lens_weight(lens, layer), *bias = vl_lens_bias(lens, layer);
+    const double *kl = vl_lens_get_info(lens)->heldout_kl;
+    double a = 0, b = 0;
+    for (int64_t i = 0; weight && i < d * d; i++)
+        a += (double)weight[i] * (double)weight[i];
+    for (int64_t i = 0; bias && i < d; i++)
+        b += (double)bias[i] * (double)bias[i];
+    printf("%5lld %12.4f %12.4f", (long long)layer, sqrt(a), sqrt(b));
+    if (!bias)
+        printf("  not fitted: the logit lens");
+    else if (kl && !isnan(kl[layer]))
+        printf(" %12.4f", kl[layer]);
+    printf("\n");
+}
+
+static vl_status info_lens(const char *path, const cli_common *common, vl_error *err)
+{
+    (void)common;
+    vl_lens *lens = NULL;
+    vl_status status = vl_lens_open(&lens, path, err);
+    if (status != VL_OK)
+        return status;
+    const vl_lens_info *l = vl_lens_get_info(lens);
+    printf("lens        %s\nmodel       %s\nadapters    %lld, width %lld, %s%s\n", l->path, l->model_id,
+           (long long)l->n_layers, (long long)l->d_model, vl_dtype_name(l->dtype), l->bias_only ? ", bias only" : "");
+    printf("tokens seen %lld\nfingerprint %s\n", (long long)l->tokens_seen, l->fingerprint);
+    printf("%5s %12s %12s %12s\n", "state", "norm of A", "norm of b", "held-out KL");
+    for (int64_t i = 0; i < l->n_layers; i++)
+        print_adapter(lens, i, l->d_model);
+    vl_lens_close(lens);
+    return VL_OK;
+}
+
+static bool holds(const char *path, const char *name)
+{
+    char file[4200];
+    snprintf(file, sizeof file, "%s/%s", path, name);
+    return access(file, F_OK) == 0;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end);
+}
+
+cli_kind cli_kind_of(const char *path)
+{
+    if (holds(path, "index.h5") || ends_with(path, ".h5"))
+        return CLI_CACHE;
+    if (holds(path, "lens.safetensors") || ends_with(path, ".safetensors"))
+        return CLI_LENS;
+    return CLI_MODEL;
+}
+
+int cmd_info(const cli_command *self, int argc, char **argv)
+{
+    cli_common common = CLI_COMMON_INIT;
+    const char *path = NULL;
+    const cli_option options[] = {
+        {"device", 0, CLI_TEXT, &common.device, "NAME", "auto | cpu | cuda | cuda:N"},
+        CLI_OPTIONS_END,
+    };
+    int code = cli_parse(self, options, argc, argv, &path, 1, 1);
+    if (code >= 0)
+        return code;
+    vl_error err = VL_ERROR_INIT;
+    cli_kind kind = cli_kind_of(path);
+    vl_status status = kind == CLI_CACHE  ? info_cache(path, &common, &err)
+                       : kind == CLI_LENS ? info_lens(path, &common, &err)
+                                          : info_model(path, &common, &err);
+    return status == VL_OK ? cli_print("") : cli_fail(status, &err);
+}

@@ -1,0 +1,111 @@
+#include <math.h>
+#include <stdlib.h>
+
+#include "trainer/cli/cli.h"
+
+/* Caches where no complete cache lies, and opens it. */
+static vl_status ensure_cache(vl_cache **out, const vl_config *config, vl_device *device, const vl_observer *observer,
+                              vl_error *err)
+{
+    char *directory = NULL;
+    vl_model *model = NULL;
+    vl_status status = vl_cache_directory(&directory, config, err);
+    /* With a model at hand, building also checks that an existing cache has these settings; without one (caches from
+     * elsewhere) the cache is taken as it is. */
+    if (status == VL_OK && (config->model || !vl_cache_exists(directory))) {
+        status = cli_open_model(&model, config, device, err);
+        vl_cache_build_options build = {false, false};
+        if (status == VL_OK)
+            status = vl_cache_build(NULL, config, model, &build, observer, err);
+        vl_model_close(model);
+    }
+    if (status == VL_OK)
+        status = vl_cache_open(out, directory, err);
+    vl_release(directory);
+    return status;
+}
+
+static void print_value(double value)
+{
+    if (isnan(value))
+        printf(" %12s", "-");
+    else
+        printf(" %12.4f", value);
+}
+
+static void print_result(const vl_fit_result *r, const vl_config *config)
+{
+    printf("%5s %12s %12s %12s\n", "state", "start", "validation", "train");
+    for (int64_t i = 0; i < r->n_layers; i++) {
+        printf("%5lld", (long long)i);
+        print_value(r->start_kl[i]);
+        print_value(r->validation_kl[i]);
+        print_value(r->train_kl[i]);
+        printf("\n");
+    }
+    printf("start and validation: mean loss in nats on rows kept back from training, before and after the fit\n");
+    printf("%lld steps, %lld tokens, %.1f s", (long long)r->steps, (long long)r->tokens, r->seconds);
+    if (r->resumed_from_step)
+        printf(" (resumed at step %lld)", (long long)r->resumed_from_step);
+    printf("\nlens: %s\n", config->output);
+}
+
+static void print_json_list(const char *name, const double *values, int64_t n)
+{
+    printf(", \"%s\": [", name);
+    for (int64_t i = 0; i < n; i++)
+        if (isnan(values[i]))
+            printf("%snull", i ? ", " : "");
+        else
+            printf("%s%.9g", i ? ", " : "", values[i]);
+    printf("]");
+}
+
+static void print_result_json(const vl_fit_result *r)
+{
+    printf("{\"steps\": %lld, \"tokens\": %lld, \"resumed_from_step\": %lld, \"seconds\": %.3f", (long long)r->steps,
+           (long long)r->tokens, (long long)r->resumed_from_step, r->seconds);
+    print_json_list("start_kl", r->start_kl, r->n_layers);
+    print_json_list("validation_kl", r->validation_kl, r->n_layers);
+    print_json_list("train_kl", r->train_kl, r->n_layers);
+    printf("}\n");
+}
+
+int cmd_train(const cli_command *self, int argc, char **argv)
+{
+    cli_common common = CLI_COMMON_INIT;
+    vl_fit_options fit = {false, false};
+    const char *path = NULL;
+    const cli_option options[] = {
+        {"fresh", 0, CLI_FLAG, &fit.fresh, NULL, "start over although a checkpoint or a lens lies in the output folder"},
+        {"allow-other-model", 0, CLI_FLAG, &fit.allow_other_model, NULL, "a cache of another model is only a warning"},
+        CLI_COMMON_OPTIONS(common),
+        CLI_OPTIONS_END,
+    };
+    int code = cli_parse(self, options, argc, argv, &path, 1, 1);
+    if (code >= 0)
+        return code;
+    vl_error err = VL_ERROR_INIT;
+    vl_config *config = NULL;
+    vl_device *device = NULL;
+    vl_cache *cache = NULL;
+    vl_fit_result result = {0};
+    vl_status status = cli_config(&config, path, &common, &err);
+    if (status == VL_OK)
+        status = cli_open_device(&device, config, &err);
+    if (status == VL_OK)
+        status = ensure_cache(&cache, config, device, cli_observer(&common), &err);
+    if (status == VL_OK)
+        status = vl_fit_run(&result, config, cache, device, &fit, cli_observer(&common), &err);
+    if (status != VL_OK)
+        code = cli_fail(status, &err);
+    else if (common.json)
+        print_result_json(&result);
+    else
+        print_result(&result, config);
+    vl_fit_result_clear(&result);
+    vl_cache_close(cache);
+    vl_device_close(device);
+    vl_config_free(config);
+    return status == VL_OK ? cli_print("") : code;
+}

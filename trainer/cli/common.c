@@ -1,0 +1,81 @@
+/* What several commands do the same way. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "trainer/cli/cli.h"
+
+int cli_fail(vl_status status, const vl_error *err)
+{
+    cli_progress_end();
+    if (status == VL_ECANCELLED) {
+        fprintf(stderr, "vlens: interrupted: %s\n", err->message);
+        return cli_interrupt_code();
+    }
+    fprintf(stderr, "vlens: %s\n", err->message[0] ? err->message : vl_status_name(status));
+    return status == VL_EINVAL ? EXIT_USAGE : EXIT_FAILED;
+}
+
+vl_status cli_config(vl_config **out, const char *path, const cli_common *common, vl_error *err)
+{
+    vl_config *config = NULL;
+    vl_status status = path ? vl_config_read(&config, path, err) : vl_config_new(&config, err);
+    char text[300];
+    *out = NULL;
+    for (int i = 0; status == VL_OK && i < common->set.n; i++)
+        status = vl_config_set(config, common->set.items[i], err);
+    if (status == VL_OK && common->device) {
+        snprintf(text, sizeof text, "device=%s", common->device);
+        status = vl_config_set(config, text, err);
+    }
+    if (status == VL_OK && common->threads >= 0) {
+        snprintf(text, sizeof text, "threads=%lld", (long long)common->threads);
+        status = vl_config_set(config, text, err);
+    }
+    if (status == VL_OK)
+        status = vl_config_check(config, err);
+    if (status == VL_OK)
+        *out = config;
+    else
+        vl_config_free(config);
+    return status;
+}
+
+vl_hub_paths cli_hub_paths(void)
+{
+    return (vl_hub_paths){getenv("HF_HUB_CACHE"), getenv("HF_HOME"), getenv("XDG_CACHE_HOME"), getenv("HOME")};
+}
+
+vl_status cli_open_device(vl_device **out, const vl_config *config, vl_error *err)
+{
+    return vl_device_open(out, config->device ? config->device : "auto", (int)config->threads, err);
+}
+
+vl_status cli_open_model(vl_model **out, const vl_config *config, vl_device *device, vl_error *err)
+{
+    *out = NULL;
+    if (!config->model) {
+        snprintf(err->message, sizeof err->message, "no model is given: set the key model, or --set model=DIR");
+        return err->status = VL_EINVAL;
+    }
+    vl_model_options options = {config->model, cli_hub_paths(), device, config->precision};
+    return vl_model_open(out, &options, err);
+}
+
+int cli_print(const char *text)
+{
+    if (fputs(text, stdout) < 0 || fflush(stdout) != 0) {
+        fprintf(stderr, "vlens: cannot write to stdout\n");
+        return EXIT_FAILED;
+    }
+    return EXIT_DONE;
+}
+
+const char *cli_bytes(char out[32], double bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    int unit = 0;
+    for (; bytes >= 1024 && unit < 4; unit++)
+        bytes /= 1024;
+    snprintf(out, 32, unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
+    return out;
+}
