@@ -38,18 +38,35 @@ static bool is_vector(vl_tensor t, int64_t n)
     return is_vector_of(t, VL_F32, n);
 }
 
+/* Slices of different columns of one buffer interleave in memory without sharing an element. */
+static bool interleaved(vl_tensor a, vl_tensor b, int64_t width_a, int64_t width_b)
+{
+    int64_t stride = a.row_stride, size = (int64_t)vl_dtype_size(a.dtype);
+    if (a.ndim != 2 || b.ndim != 2 || a.dtype != b.dtype || b.row_stride != stride || stride <= 0)
+        return false;
+    int64_t bytes = (int64_t)((intptr_t)b.data - (intptr_t)a.data), shift = bytes / size % stride;
+    shift = shift < 0 ? shift + stride : shift;
+    return bytes % size == 0 && shift >= width_a && shift + width_b <= stride;
+}
+
 static bool overlap(vl_tensor a, vl_tensor b)
 {
     if (!a.data || !b.data)
         return false;
-    size_t rows_a = a.ndim == 2 ? (size_t)a.shape[0] : 1, rows_b = b.ndim == 2 ? (size_t)b.shape[0] : 1;
-    if (rows_a == 0 || rows_b == 0)
+    int64_t rows_a = a.ndim == 2 ? a.shape[0] : 1, rows_b = b.ndim == 2 ? b.shape[0] : 1;
+    int64_t width_a = a.shape[a.ndim - 1], width_b = b.shape[b.ndim - 1];
+    if (rows_a == 0 || rows_b == 0 || interleaved(a, b, width_a, width_b))
         return false;
-    size_t width_a = (size_t)a.shape[a.ndim - 1], width_b = (size_t)b.shape[b.ndim - 1];
-    const char *begin_a = a.data, *begin_b = b.data;
-    const char *end_a = begin_a + ((rows_a - 1) * (size_t)a.row_stride + width_a) * vl_dtype_size(a.dtype);
-    const char *end_b = begin_b + ((rows_b - 1) * (size_t)b.row_stride + width_b) * vl_dtype_size(b.dtype);
+    uintptr_t begin_a = (uintptr_t)a.data, begin_b = (uintptr_t)b.data;
+    uintptr_t end_a = begin_a + (uintptr_t)((rows_a - 1) * a.row_stride + width_a) * vl_dtype_size(a.dtype);
+    uintptr_t end_b = begin_b + (uintptr_t)((rows_b - 1) * b.row_stride + width_b) * vl_dtype_size(b.dtype);
     return begin_a < end_b && begin_b < end_a;
+}
+
+/* For an op that reads each element of `in` before it writes the same element of `out`. */
+static bool same_or_apart(vl_tensor out, vl_tensor in)
+{
+    return out.data == in.data ? out.row_stride == in.row_stride : !overlap(out, in);
 }
 
 vl_status vl_op_zero(vl_device *device, vl_tensor out, vl_error *err)
@@ -60,6 +77,7 @@ vl_status vl_op_zero(vl_device *device, vl_tensor out, vl_error *err)
 
 vl_status vl_op_linear(vl_device *device, const vl_linear_args *a, vl_error *err)
 {
+    REQUIRE("linear", a->weight);
     int64_t m = a->x.shape[0];
     int64_t from = a->transpose ? a->weight->n_out : a->weight->n_in;
     int64_t to = a->transpose ? a->weight->n_in : a->weight->n_out;
@@ -76,12 +94,14 @@ vl_status vl_op_gemm(vl_device *device, const vl_gemm_args *a, vl_error *err)
     REQUIRE("gemm", is_matrix(a->out, m, n));
     REQUIRE("gemm", a->transpose_a ? is_matrix(a->a, k, m) : is_matrix(a->a, m, k));
     REQUIRE("gemm", a->transpose_b ? is_matrix(a->b, n, k) : is_matrix(a->b, k, n));
+    REQUIRE("gemm", k > 0);
     REQUIRE("gemm", !overlap(a->out, a->a) && !overlap(a->out, a->b));
     return m == 0 || n == 0 ? VL_OK : DISPATCH(gemm, a, err);
 }
 
 vl_status vl_op_embed(vl_device *device, const vl_embed_args *a, vl_error *err)
 {
+    REQUIRE("embed", a->table);
     REQUIRE("embed", is_matrix(a->out, a->out.shape[0], a->table->n_in));
     REQUIRE("embed", is_vector_of(a->ids, VL_I32, a->out.shape[0]));
     return a->out.shape[0] == 0 ? VL_OK : DISPATCH(embed, a, err);
@@ -93,7 +113,7 @@ vl_status vl_op_norm(vl_device *device, const vl_norm_args *a, vl_error *err)
     REQUIRE("norm", is_matrix(a->x, m, n) && is_matrix(a->out, m, n));
     REQUIRE("norm", width > 0 && n % width == 0 && is_vector(a->weight, width));
     REQUIRE("norm", !a->bias.data || is_vector(a->bias, width));
-    REQUIRE("norm", a->out.data == a->x.data ? a->out.row_stride == a->x.row_stride : !overlap(a->out, a->x));
+    REQUIRE("norm", same_or_apart(a->out, a->x));
     return m == 0 ? VL_OK : DISPATCH(norm, a, err);
 }
 
@@ -102,7 +122,7 @@ vl_status vl_op_norm_backward(vl_device *device, const vl_norm_backward_args *a,
     int64_t m = a->x.shape[0], n = a->x.shape[1];
     REQUIRE("norm_backward", is_matrix(a->x, m, n) && is_matrix(a->dx, m, n) && is_matrix(a->dy, m, n));
     REQUIRE("norm_backward", is_vector(a->weight, n));
-    REQUIRE("norm_backward", !overlap(a->dx, a->x));
+    REQUIRE("norm_backward", !overlap(a->dx, a->x) && same_or_apart(a->dx, a->dy));
     return m == 0 ? VL_OK : DISPATCH(norm_backward, a, err);
 }
 
@@ -122,12 +142,13 @@ vl_status vl_op_attention(vl_device *device, const vl_attention_args *a, vl_erro
     REQUIRE("attention", a->q.shape[1] == width * a->n_heads);
     REQUIRE("attention", is_matrix(a->q, tq, width * a->n_heads) && is_matrix(a->out, tq, width * a->n_heads));
     REQUIRE("attention", is_matrix(a->k, tk, width * a->n_kv_heads) && is_matrix(a->v, tk, width * a->n_kv_heads));
-    REQUIRE("attention", !a->causal || tk >= tq + a->causal_offset);
+    REQUIRE("attention", tk > 0 || tq == 0);
+    REQUIRE("attention", !a->causal || (a->causal_offset >= 0 && tk >= tq + a->causal_offset));
     REQUIRE("attention", !a->q_mask.data == !a->k_mask.data);
     REQUIRE("attention", !a->q_mask.data ||
                              (is_vector_of(a->q_mask, VL_I64, tq) && is_vector_of(a->k_mask, VL_I64, tk)));
     REQUIRE("attention", !a->probabilities.data || is_matrix(a->probabilities, tq, a->n_heads * tk));
-    REQUIRE("attention", !overlap(a->out, a->k) && !overlap(a->out, a->v));
+    REQUIRE("attention", !overlap(a->out, a->q) && !overlap(a->out, a->k) && !overlap(a->out, a->v));
     return tq == 0 ? VL_OK : DISPATCH(attention, a, err);
 }
 
@@ -136,6 +157,7 @@ vl_status vl_op_activation(vl_device *device, const vl_activation_args *a, vl_er
     int64_t m = a->x.shape[0], n = a->x.shape[1];
     REQUIRE("activation", is_matrix(a->x, m, n) && is_matrix(a->out, m, n));
     REQUIRE("activation", !a->up.data || is_matrix(a->up, m, n));
+    REQUIRE("activation", same_or_apart(a->out, a->x) && same_or_apart(a->out, a->up));
     return m == 0 ? VL_OK : DISPATCH(activation, a, err);
 }
 
@@ -145,15 +167,18 @@ vl_status vl_op_add(vl_device *device, const vl_add_args *a, vl_error *err)
     REQUIRE("add", is_matrix(a->x, m, n) && is_matrix(a->out, m, n));
     REQUIRE("add", is_matrix(a->y, m, n) || is_matrix(a->y, 1, n));
     REQUIRE("add", !a->row_scale.data || is_vector(a->row_scale, m));
+    REQUIRE("add", same_or_apart(a->out, a->x));
+    REQUIRE("add", a->y.shape[0] == m ? same_or_apart(a->out, a->y) : !overlap(a->out, a->y));
     return m == 0 ? VL_OK : DISPATCH(add, a, err);
 }
 
 vl_status vl_op_patchify(vl_device *device, const vl_patchify_args *a, vl_error *err)
 {
-    REQUIRE("patchify", a->patch > 0 && a->height % a->patch == 0 && a->width % a->patch == 0);
+    REQUIRE("patchify", a->channels > 0 && a->patch > 0 && a->height % a->patch == 0 && a->width % a->patch == 0);
     REQUIRE("patchify", is_matrix(a->pixels, (int64_t)a->channels * a->height, a->width));
     REQUIRE("patchify", is_matrix(a->out, (int64_t)(a->height / a->patch) * (a->width / a->patch),
                                   (int64_t)a->channels * a->patch * a->patch));
+    REQUIRE("patchify", !overlap(a->out, a->pixels));
     return DISPATCH(patchify, a, err);
 }
 
@@ -184,7 +209,7 @@ vl_status vl_op_topk(vl_device *device, const vl_topk_args *a, vl_error *err)
     REQUIRE("topk", is_matrix(a->logits, m, a->logits.shape[1]) && is_matrix(a->values, m, k));
     REQUIRE("topk", k > 0 && k <= a->logits.shape[1]);
     REQUIRE("topk", a->ids.data && a->ids.dtype == VL_I32 && a->ids.ndim == 2 && a->ids.shape[0] == m &&
-                        a->ids.shape[1] == k);
+                        a->ids.shape[1] == k && a->ids.row_stride >= k);
     return m == 0 ? VL_OK : DISPATCH(topk, a, err);
 }
 
@@ -200,6 +225,7 @@ vl_status vl_op_metrics(vl_device *device, const vl_metrics_args *a, vl_error *e
 
 vl_status vl_op_unembed_loss(vl_device *device, const vl_unembed_loss_args *a, vl_error *err)
 {
+    REQUIRE("unembed_loss", a->head);
     int64_t m = a->x.shape[0], d = a->head->n_in, v = a->head->n_out;
     REQUIRE("unembed_loss", is_matrix(a->x, m, d) && is_vector(a->loss, m));
     REQUIRE("unembed_loss", !a->dx.data || is_matrix(a->dx, m, d));

@@ -61,7 +61,7 @@ vl_status vl_op_linear(vl_device *device, const vl_linear_args *args, vl_error *
 /* out = alpha * op(a) op(b) + beta * out, fp32 arithmetic (fast: operands rounded to bf16 first). */
 typedef struct vl_gemm_args {
     vl_tensor out;     /* [m, n] */
-    vl_tensor a;       /* [m, k], or [k, m] when transpose_a */
+    vl_tensor a;       /* [m, k], or [k, m] when transpose_a; k > 0 */
     vl_tensor b;       /* [k, n], or [n, k] when transpose_b */
     bool transpose_a, transpose_b;
     float alpha, beta; /* beta == 0 does not read out */
@@ -115,13 +115,13 @@ vl_status vl_op_rope(vl_device *device, const vl_rope_args *args, vl_error *err)
 /* out[i, h] = softmax_j(scale * q[i, h] . k[j, h / (H/K)]) v[j], without ever holding [Tq, Tk] of all heads.
  * Key j is seen by query i iff (not causal or j <= i + causal_offset) and (no masks or q_mask[i] & k_mask[j]). */
 typedef struct vl_attention_args {
-    vl_tensor out;  /* [Tq, H*E] */
+    vl_tensor out;  /* [Tq, H*E]; must not overlap q, k or v */
     vl_tensor q;    /* [Tq, H*E] */
     vl_tensor k, v; /* [Tk, K*E] */
     int n_heads, n_kv_heads;
     float scale;
     bool causal;
-    int64_t causal_offset;   /* keys that precede query 0 (a KV cache) */
+    int64_t causal_offset;   /* keys that precede query 0 (a KV cache); Tk >= Tq + causal_offset */
     vl_tensor q_mask, k_mask; /* [Tq], [Tk] i64 bit masks, or both NULL; each query must see a key */
     vl_tensor probabilities;  /* [Tq, H*Tk] or NULL: also write the attention weights (viewer) */
 } vl_attention_args;

@@ -16,12 +16,12 @@ VL_SIMD static void quick_gelu_row(float *out, const float *x, int64_t n)
         out[i] = x[i] / (1.0f + vl_expf(-1.702f * x[i]));
 }
 
-/* tanh(y) = 1 - 2 / (1 + exp(2 y)) */
+/* (1 + tanh(y)) / 2 = 1 / (1 + exp(-2 y)) */
 VL_SIMD static void gelu_tanh_row(float *out, const float *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         float y = 0.79788456080286536f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
-        out[i] = x[i] * (1.0f - 1.0f / (1.0f + vl_expf(2.0f * y)));
+        out[i] = x[i] / (1.0f + vl_expf(-2.0f * y));
     }
 }
 

@@ -61,7 +61,7 @@ void cpu_matrix_free(void *context, void *data);
 /* C = alpha op(A) op(B) + beta C, fp32, row-major, through oneDNN. */
 vl_status vl_cpu_sgemm(const vl_gemm_args *args, vl_error *err);
 
-/* dst[m, n] (+)= src[m, k] * weight[k, n] + bias[n], bf16 x bf16 -> fp32, through oneDNN. */
+/* out[m, n] = alpha * (source[m, k] * weight[k, n] + bias[n]) + beta * out, bf16 x bf16 -> fp32, through oneDNN. */
 typedef struct vl_cpu_bf16_args {
     int64_t m, n, k;
     const uint16_t *source; /* element (i, p) at i * source_row + p * source_column */
@@ -71,7 +71,7 @@ typedef struct vl_cpu_bf16_args {
     float *out;
     int64_t out_row;
     const float *bias; /* [n] or NULL */
-    bool accumulate;
+    float alpha, beta;
 } vl_cpu_bf16_args;
 vl_status vl_cpu_bf16_gemm(vl_cpu *cpu, const vl_cpu_bf16_args *args, vl_error *err);
 

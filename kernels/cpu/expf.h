@@ -1,7 +1,7 @@
 /* kernels/cpu/expf.h - an exponential that compilers vectorise: no branches, no calls.
  *
  * Cody-Waite reduction and a degree-6 polynomial; at most 2 ulp on [-87.3, 88.3]. Below it is 0 (no subnormals), above
- * it stays at exp(88.3): callers feed differences to a maximum, or take 1 / (1 + exp). NaN stays NaN. */
+ * 88.4 it is infinity. NaN stays NaN. */
 #ifndef VL_KERNELS_EXPF_H
 #define VL_KERNELS_EXPF_H
 
@@ -11,7 +11,7 @@
 static inline __attribute__((always_inline)) float vl_expf(float x)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits */
-    float clamped = x > 88.3f ? 88.3f : x;
+    float clamped = x > 89.0f ? 89.0f : x; /* rounds to 2^128, which is infinity */
     float shifted = clamped * 1.44269504088896341f + magic;
     float n = shifted - magic;
     float r = clamped - n * 0.693359375f;

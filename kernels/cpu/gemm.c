@@ -6,8 +6,6 @@
 vl_status vl_cpu_sgemm(const vl_gemm_args *a, vl_error *err)
 {
     int64_t m = a->out.shape[0], n = a->out.shape[1], k = a->a.shape[a->transpose_a ? 0 : 1];
-    if (k == 0)
-        return vl_fail(err, VL_EINTERNAL, "gemm with an inner dimension of 0");
     dnnl_status_t status = dnnl_sgemm(a->transpose_a ? 'T' : 'N', a->transpose_b ? 'T' : 'N', m, n, k, a->alpha,
                                       a->a.data, a->a.row_stride, a->b.data, a->b.row_stride, a->beta, a->out.data,
                                       a->out.row_stride);
@@ -61,9 +59,11 @@ vl_status vl_cpu_bf16_gemm(vl_cpu *cpu, const vl_cpu_bf16_args *a, vl_error *err
     DNNL_TRY(describe(&bias, 1, a->n, dnnl_f32, a->n, 1));
     DNNL_TRY(dnnl_matmul_desc_init(&operation, &source, &weight, a->bias ? &bias : NULL, &out));
     DNNL_TRY(dnnl_primitive_attr_create(&p.attributes));
-    if (a->accumulate) {
+    if (a->alpha != 1)
+        DNNL_TRY(dnnl_primitive_attr_set_output_scales(p.attributes, 1, 0, &a->alpha));
+    if (a->beta != 0) {
         DNNL_TRY(dnnl_post_ops_create(&p.post_ops));
-        DNNL_TRY(dnnl_post_ops_append_sum(p.post_ops, 1.0f));
+        DNNL_TRY(dnnl_post_ops_append_sum(p.post_ops, a->beta));
         DNNL_TRY(dnnl_primitive_attr_set_post_ops(p.attributes, p.post_ops));
     }
     /* Created anew on every call: oneDNN keeps the compiled kernels in a cache of its own. */
@@ -91,7 +91,7 @@ done:
 vl_status cpu_gemm(void *context, const vl_gemm_args *a, vl_error *err)
 {
     vl_cpu *cpu = context;
-    if (!a->fast || !cpu->has_bf16_gemm || a->alpha != 1.0f || (a->beta != 0.0f && a->beta != 1.0f))
+    if (!a->fast || !cpu->has_bf16_gemm)
         return vl_cpu_sgemm(a, err);
     int64_t m = a->out.shape[0], n = a->out.shape[1], k = a->a.shape[a->transpose_a ? 0 : 1];
     uint16_t *left = vl_cpu_scratch_get(cpu, SCRATCH_SOURCE, (size_t)(m * k), 2);
@@ -104,7 +104,7 @@ vl_status cpu_gemm(void *context, const vl_gemm_args *a, vl_error *err)
         .m = m, .n = n, .k = k, .source = left, .weight = right, .out = a->out.data, .out_row = a->out.row_stride,
         .source_row = a->transpose_a ? 1 : k, .source_column = a->transpose_a ? m : 1,
         .weight_row = a->transpose_b ? 1 : n, .weight_column = a->transpose_b ? k : 1,
-        .accumulate = a->beta == 1.0f,
+        .alpha = a->alpha, .beta = a->beta,
     };
     return vl_cpu_bf16_gemm(cpu, &product, err);
 }

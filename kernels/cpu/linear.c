@@ -139,7 +139,7 @@ static vl_status linear_bf16(vl_cpu *cpu, const vl_linear_args *a, vl_error *err
                                     .weight = weight, .weight_row = 1, .weight_column = w->n_in,
                                     .out = (float *)a->out.data + first, .out_row = a->out.row_stride,
                                     .bias = a->bias.data ? (const float *)a->bias.data + first : NULL,
-                                    .accumulate = a->accumulate};
+                                    .alpha = 1, .beta = a->accumulate ? 1 : 0};
         if (a->transpose) {
             product.k = rows;
             product.n = w->n_in;
@@ -147,7 +147,7 @@ static vl_status linear_bf16(vl_cpu *cpu, const vl_linear_args *a, vl_error *err
             product.weight_row = w->n_in;
             product.weight_column = 1;
             product.out = a->out.data;
-            product.accumulate = a->accumulate || first > 0;
+            product.beta = a->accumulate || first > 0 ? 1 : 0;
         }
         VL_TRY(vl_cpu_bf16_gemm(cpu, &product, err));
     }

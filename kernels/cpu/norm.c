@@ -3,21 +3,24 @@
 
 #include "kernels/cpu/cpu.h"
 
-/* Mean (0 for RMS) and reciprocal deviation of n values. */
+/* Mean (0 for RMS) and reciprocal deviation of n values; summed in fp64, as rows may carry a large offset. */
 VL_SIMD static void row_statistics(float *mean, float *scale, const float *x, int64_t n, vl_norm_kind kind, double eps)
 {
-    float sum = 0, squares = 0, m = 0;
+    double sum = 0, squares = 0;
+    float m = 0;
     if (kind == VL_NORM_LAYER) {
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < n; i++)
-            sum += x[i];
-        m = sum / (float)n;
+            sum += (double)x[i];
+        m = (float)(sum / (double)n);
     }
 #pragma omp simd reduction(+ : squares)
-    for (int64_t i = 0; i < n; i++)
-        squares += (x[i] - m) * (x[i] - m);
+    for (int64_t i = 0; i < n; i++) {
+        double centred = (double)(x[i] - m);
+        squares += centred * centred;
+    }
     *mean = m;
-    *scale = (float)(1.0 / sqrt((double)squares / (double)n + eps));
+    *scale = (float)(1.0 / sqrt(squares / (double)n + eps));
 }
 
 VL_SIMD static void norm_row(float *out, const float *x, const vl_norm_args *a, int64_t n)
@@ -49,15 +52,16 @@ VL_SIMD static void norm_backward_row(float *dx, const float *dy, const float *x
                                       int64_t n)
 {
     const float *weight = a->weight.data;
-    float mean, scale, sum = 0, dot = 0;
+    float mean, scale;
+    double sum = 0, dot = 0;
     row_statistics(&mean, &scale, x, n, a->kind, a->eps);
 #pragma omp simd reduction(+ : sum, dot)
     for (int64_t i = 0; i < n; i++) {
         float g = dy[i] * weight[i];
-        sum += g;
-        dot += g * ((x[i] - mean) * scale);
+        sum += (double)g;
+        dot += (double)(g * ((x[i] - mean) * scale));
     }
-    float shift = a->kind == VL_NORM_LAYER ? sum / (float)n : 0, slope = dot / (float)n;
+    float shift = a->kind == VL_NORM_LAYER ? (float)(sum / (double)n) : 0, slope = (float)(dot / (double)n);
     for (int64_t i = 0; i < n; i++)
         dx[i] = scale * (dy[i] * weight[i] - shift - (x[i] - mean) * scale * slope);
 }

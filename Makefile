@@ -1,0 +1,47 @@
+# The front door: every target is one call of CMake, CTest or a script. `make help` lists them.
+BUILD := build/release
+VLENS := $(BUILD)/bin/vlens
+JOBS  := $(shell nproc)
+
+.PHONY: all help deps demo test test-all asan real format lint install clean
+
+all: deps ## build the program and the library (release)
+	@test -f $(BUILD)/build.ninja || cmake --preset release >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+	@cmake --build $(BUILD) -j $(JOBS) -- --quiet
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+deps: ## install missing Debian packages
+	@mkdir -p build
+	@tools/install-deps.sh
+
+demo: all ## cache, train, evaluate, export and read the demo model
+	@tools/demo.sh $(VLENS)
+
+test: all ## every test that belongs to a change (under 12 minutes on two cores)
+	@ctest --test-dir $(BUILD) --output-on-failure -LE long
+
+test-all: all asan ## make test, the long tests, and everything again under sanitizers
+	@ctest --test-dir $(BUILD) --output-on-failure
+
+asan: deps ## build and test with AddressSanitizer and UBSan
+	@cmake --preset asan >/dev/null
+	@cmake --build --preset asan -j $(JOBS) -- --quiet
+	@ASAN_OPTIONS=detect_leaks=1 ctest --test-dir build/asan --output-on-failure -LE "long|bench"
+
+real: all ## a real language model on real text: SmolLM2-135M (needs pip and apt)
+	@tools/real/run.sh $(VLENS)
+
+format: ## format the sources
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+lint: ## clang-tidy over the library
+	@cmake --preset debug >/dev/null
+	@git ls-files 'trainer/*.c' 'kernels/*.c' | xargs clang-tidy -p build/debug --quiet
+
+install: all ## install under /usr/local (DESTDIR and --prefix as CMake knows them)
+	@cmake --install $(BUILD)
+
+clean: ## remove all builds
+	@rm -rf build out

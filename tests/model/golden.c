@@ -1,0 +1,289 @@
+#include "tests/model/golden.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "trainer/base/file.h"
+#include "trainer/base/json.h"
+
+#define FIXTURES VLENS_SOURCE_DIR "/tests/golden/fixtures"
+
+void golden_ok(vl_status status, const vl_error *err, const char *what)
+{
+    if (status != VL_OK)
+        fail_msg("%s: %s: %s", what, vl_status_name(status), err->message);
+}
+
+/* ---- finding ----------------------------------------------------------------------------------------------- */
+
+typedef struct found {
+    golden_case *cases;
+    size_t n;
+} found;
+
+static void put(char out[GOLDEN_PATH], const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void put(char out[GOLDEN_PATH], const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(out, GOLDEN_PATH, format, arguments);
+    va_end(arguments);
+}
+
+/* Adds root/folder/file; its model is root/models/<what stands before "__">, unless `model` says where. */
+static void add(found *f, const char *root, const char *file, const char *models, const char *model)
+{
+    golden_case c = {0};
+    const char *slash = strrchr(file, '/');
+    put(c.name, "%s", slash ? slash + 1 : file);
+    c.name[strlen(c.name) - strlen(".safetensors")] = 0;
+    put(c.golden, "%s/%s", root, file);
+    char base[GOLDEN_PATH];
+    put(base, "%s", c.name);
+    char *cut = strstr(base, "__");
+    if (cut)
+        *cut = 0;
+    if (model)
+        put(c.model, "%s", model);
+    else
+        put(c.model, "%s/%s/%s", root, models, base);
+    put(c.images, "%s/images", root);
+    if (!vl_path_exists(c.golden) || !vl_path_is_directory(c.model))
+        return;
+    f->cases = realloc(f->cases, (f->n + 1) * sizeof *f->cases);
+    assert_non_null(f->cases);
+    f->cases[f->n++] = c;
+}
+
+static int is_golden(const struct dirent *entry)
+{
+    size_t n = strlen(entry->d_name);
+    bool family = !strncmp(entry->d_name, "llama-", 6) || !strncmp(entry->d_name, "llava-", 6);
+    return family && n > 12 && !strcmp(entry->d_name + n - 12, ".safetensors");
+}
+
+static void add_folder(found *f, const char *root, const char *models)
+{
+    char folder[GOLDEN_PATH], file[GOLDEN_PATH];
+    struct dirent **entries;
+    put(folder, "%s/goldens", root);
+    int n = scandir(folder, &entries, is_golden, alphasort);
+    for (int i = 0; i < n; i++) {
+        put(file, "goldens/%s", entries[i]->d_name);
+        add(f, root, file, models, NULL);
+        free(entries[i]);
+    }
+    if (n >= 0)
+        free(entries);
+}
+
+size_t golden_find(golden_case **out)
+{
+    found f = {0};
+    const char *shared = getenv("VLENS_SHARED_DATA"), *real = getenv("VLENS_REAL_DIR");
+    char model[GOLDEN_PATH];
+    add_folder(&f, FIXTURES, "models");
+    if (shared) {
+        add_folder(&f, shared, "tiny");
+        add(&f, shared, "real/llava-easyvqa-f32__q0.safetensors", "trained", NULL);
+        put(model, "%s/real/stories260k", shared);
+        add(&f, shared, "real/stories260k_hf-bf16__once.safetensors", "real", model);
+    } else {
+        print_message("VLENS_SHARED_DATA is not set: the goldens of more tiny models are not used\n");
+    }
+    if (shared && real) {
+        put(model, "%s/smollm2-135m", real);
+        add(&f, shared, "real/smollm2-135m__capital.safetensors", "real", model);
+    } else {
+        print_message("VLENS_REAL_DIR is not set: the golden of smollm2-135m is not used\n");
+    }
+    *out = f.cases;
+    return f.n;
+}
+
+golden_case golden_fixture(const char *name)
+{
+    found f = {0};
+    char file[GOLDEN_PATH];
+    put(file, "goldens/%s.safetensors", name);
+    add(&f, FIXTURES, file, "models", NULL);
+    assert_int_equal(f.n, 1);
+    golden_case c = f.cases[0];
+    free(f.cases);
+    return c;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------- */
+
+static const char *metadata(const golden *g, const char *key, const char *fallback)
+{
+    const char *value = vl_safetensors_metadata(g->file, key);
+    return value ? value : fallback;
+}
+
+/* The pictures of the golden; one whose file is not there is stood in for, and its pixels are injected later. */
+static void find_pictures(golden *g, char paths[GOLDEN_IMAGES][GOLDEN_PATH])
+{
+    vl_error err = VL_ERROR_INIT;
+    json_t *names;
+    const char *text = metadata(g, "images", "[]");
+    OK(vl_json_parse(&names, text, strlen(text), "images", &err));
+    g->n_images = (int)json_array_size(names);
+    assert_in_range(g->n_images, 0, GOLDEN_IMAGES);
+    for (int i = 0; i < g->n_images; i++) {
+        const char *name = json_string_value(json_array_get(names, (size_t)i));
+        put(paths[i], "%s/%s", g->source->images, name);
+        g->decoded[i] = vl_path_exists(paths[i]);
+        g->exact[i] = g->decoded[i] && !strcasecmp(name + strlen(name) - 4, ".png");
+        if (!g->decoded[i])
+            put(paths[i], "%s/images/square.png", FIXTURES);
+    }
+    json_decref(names);
+}
+
+golden golden_open(const golden_case *source)
+{
+    vl_error err = VL_ERROR_INIT;
+    golden g = {.source = source};
+    char paths[GOLDEN_IMAGES][GOLDEN_PATH];
+    const char *images[GOLDEN_IMAGES];
+    OK(vl_safetensors_open(&g.file, source->golden, &err));
+    OK(vl_device_open(&g.device, "cpu", 0, &err));
+    vl_model_options options = {.path = source->model, .device = g.device, .precision = VL_PRECISION_EXACT};
+    OK(vl_model_open(&g.model, &options, &err));
+    find_pictures(&g, paths);
+    for (int i = 0; i < g.n_images; i++)
+        images[i] = paths[i];
+    const char *exif = metadata(&g, "exif_transpose", metadata(&g, "exif", "false"));
+    vl_prompt prompt = {.text = metadata(&g, "prompt", NULL),
+                        .image_paths = images,
+                        .n_images = g.n_images,
+                        .raw = true,
+                        .ignore_exif = strcasecmp(exif, "true") != 0};
+    assert_non_null(prompt.text);
+    OK(vl_model_encode(&g.sequence, g.model, &prompt, &err));
+    for (int i = 0; i < g.n_images; i++)
+        if (!g.decoded[i])
+            golden_inject_pixels(&g, i);
+    return g;
+}
+
+void golden_close(golden *g)
+{
+    vl_sequence_free(g->sequence);
+    vl_model_close(g->model);
+    vl_device_close(g->device);
+    vl_safetensors_close(g->file);
+}
+
+golden_rows golden_read(const golden *g, const char *name)
+{
+    golden_rows out = {0};
+    const vl_weight_view *view = vl_safetensors_find(g->file, name);
+    if (!view)
+        return out;
+    assert_int_equal(view->dtype, VL_F32);
+    out.columns = view->shape[view->ndim - 1];
+    out.rows = (int64_t)(view->bytes / sizeof *out.data) / out.columns;
+    out.data = malloc(view->bytes);
+    assert_non_null(out.data);
+    memcpy(out.data, view->data, view->bytes);
+    return out;
+}
+
+int32_t *golden_read_ids(const golden *g, const char *name, int64_t *n)
+{
+    const vl_weight_view *view = vl_safetensors_find(g->file, name);
+    *n = -1;
+    if (!view)
+        return NULL;
+    assert_int_equal(view->dtype, VL_I64);
+    *n = view->shape[0];
+    int32_t *out = malloc((size_t)*n * sizeof *out);
+    assert_non_null(out);
+    for (int64_t i = 0; i < *n; i++) {
+        int64_t value;
+        memcpy(&value, view->data + 8 * i, 8);
+        out[i] = (int32_t)value;
+    }
+    return out;
+}
+
+void golden_inject_pixels(golden *g, int i)
+{
+    const vl_weight_view *view = vl_safetensors_find(g->file, "pixel_values");
+    const vl_model_info *info = vl_model_get_info(g->model);
+    size_t bytes = 3 * (size_t)info->image_size * (size_t)info->image_size * sizeof(float);
+    assert_non_null(view);
+    assert_true(view->bytes >= bytes * (size_t)(i + 1));
+    memcpy(g->sequence->images[i].pixels, view->data + bytes * (size_t)i, bytes);
+}
+
+/* ---- comparing --------------------------------------------------------------------------------------------- */
+
+golden_difference golden_compare(const float *a, const float *b, int64_t rows, int64_t columns)
+{
+    golden_difference out = {0, 1};
+    double largest = 0, apart = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        double ab = 0, aa = 0, bb = 0;
+        for (int64_t c = 0; c < columns; c++) {
+            double x = a[r * columns + c], y = b[r * columns + c];
+            if (!isfinite(x) || !isfinite(y))
+                return (golden_difference){INFINITY, 0};
+            apart = fmax(apart, fabs(x - y));
+            largest = fmax(largest, fabs(y));
+            ab += x * y;
+            aa += x * x;
+            bb += y * y;
+        }
+        if (aa > 0 && bb > 0)
+            out.cosine = fmin(out.cosine, ab / sqrt(aa * bb));
+    }
+    out.relative = largest > 0 ? apart / largest : apart;
+    return out;
+}
+
+/* ---- running ----------------------------------------------------------------------------------------------- */
+
+typedef struct recorder {
+    const golden *g;
+    golden_states states;
+} recorder;
+
+static int record(void *user, const vl_tap *tap)
+{
+    recorder *r = user;
+    vl_error err = VL_ERROR_INIT;
+    float *copy = malloc((size_t)tap->x.shape[0] * (size_t)tap->x.shape[1] * sizeof *copy);
+    assert_non_null(copy);
+    OK(vl_device_read(r->g->device, copy, &tap->x, &err));
+    float **slot = &r->states.data[tap->state * r->states.n_sequences + tap->sequence];
+    assert_null(*slot);
+    *slot = copy;
+    return 0;
+}
+
+golden_states golden_run(const golden *g, vl_forward forward)
+{
+    vl_error err = VL_ERROR_INIT;
+    int n_states = (int)vl_model_get_info(g->model)->n_layers + 1;
+    recorder r = {g, {NULL, n_states, forward.n_sequences}};
+    r.states.data = calloc((size_t)n_states * (size_t)forward.n_sequences, sizeof *r.states.data);
+    assert_non_null(r.states.data);
+    forward.tap = record;
+    forward.user = &r;
+    OK(vl_model_forward(g->model, &forward, &err));
+    return r.states;
+}
+
+void golden_states_free(golden_states *states)
+{
+    for (int i = 0; i < states->n_states * states->n_sequences; i++)
+        free(states->data[i]);
+    free(states->data);
+}

@@ -1,1 +1,0 @@
-typedef int vl_cache_placeholder;

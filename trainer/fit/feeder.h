@@ -1,0 +1,39 @@
+/* fit/feeder.h - brings the rows of one tile from the cache to the device: one state at a time. */
+#ifndef VL_FIT_FEEDER_H
+#define VL_FIT_FEEDER_H
+
+#include "kernels/ops.h"
+#include "trainer/fit/notice.h"
+#include "trainer/fit/plan.h"
+
+typedef struct vl_feeder {
+    vl_cache *cache;
+    vl_device *device;
+    vl_notice *notice;         /* asked before every tile; may be NULL */
+    int64_t d_model, capacity; /* rows of a tile at most */
+    vl_dtype dtype;            /* of the stored states */
+    /* The tile: */
+    int64_t rows, n_pieces;
+    vl_run *pieces;         /* [capacity] */
+    float *weight;          /* [capacity] weight of each row's class */
+    int32_t *target;        /* [capacity] next token */
+    uint8_t *token_class;   /* [capacity] */
+    void *host;             /* [capacity, D] as stored */
+    vl_tensor stored, wide; /* [capacity, D] on the device, as stored and f32 */
+    vl_tensor row_weight, targets; /* [capacity] f32, i32 on the device */
+} vl_feeder;
+
+vl_status vl_feeder_new(vl_feeder *out, vl_cache *cache, vl_device *device, int64_t capacity, vl_error *err);
+void vl_feeder_clear(vl_feeder *feeder);
+/* Moves to the sampler's next `rows` rows (at most `capacity`); rows == 0 afterwards: the walk is over. On the device
+ * a row's weight is scale * weight[class]. Errors: VL_ECANCELLED. */
+vl_status vl_feeder_next(vl_feeder *feeder, vl_sampler *sampler, int64_t rows, double scale, vl_error *err);
+/* The tile's rows of one state as stored: feeder->host [rows, D]. */
+vl_status vl_feeder_read(vl_feeder *feeder, int64_t state, vl_error *err);
+/* The same on the device, f32 [rows, D]; valid until the next load. */
+vl_status vl_feeder_load(vl_tensor *out, vl_feeder *feeder, int64_t state, vl_error *err);
+/* The tile's weights and targets on the device. */
+vl_tensor vl_feeder_row_weight(const vl_feeder *feeder);
+vl_tensor vl_feeder_targets(const vl_feeder *feeder);
+
+#endif

@@ -1,0 +1,134 @@
+/* group.c - the layers in flight: their memory on the device, and what is kept of them. */
+#include <math.h>
+#include <string.h>
+
+#include "trainer/base/mem.h"
+#include "trainer/fit/session.h"
+
+vl_fit_layer *vl_fit_group(const vl_fit_session *s, int64_t *n)
+{
+    int64_t first = s->group * s->per_group, left = s->n_trained - first;
+    *n = left < s->per_group ? left : s->per_group;
+    return s->layers + first;
+}
+
+static vl_status new_zeroed(vl_tensor *out, vl_device *device, int64_t rows, int64_t columns, vl_error *err)
+{
+    VL_TRY(vl_tensor_new(out, device, VL_F32, rows, columns, err));
+    if (rows == 1)
+        *out = vl_tensor_1d(out->data, VL_F32, columns);
+    return vl_op_zero(device, *out, err);
+}
+
+static vl_status new_adapter(vl_adapter *out, const vl_fit_session *s, vl_error *err)
+{
+    if (s->config->lens.kind == VL_LENS_AFFINE)
+        VL_TRY(new_zeroed(&out->weight, s->device, s->d_model, s->d_model, err));
+    return new_zeroed(&out->bias, s->device, 1, s->d_model, err);
+}
+
+static vl_status open_layer(vl_fit_layer *layer, const vl_fit_session *s, vl_error *err)
+{
+    vl_adapter gradient = {.weight = {.data = NULL}};
+    VL_TRY(new_adapter(&layer->adapter, s, err));
+    if (s->config->fit.early_stop && s->plan.validation.n_rows > 0)
+        VL_TRY(new_adapter(&layer->best, s, err));
+    vl_status status = new_adapter(&gradient, s, err);
+    layer->gradient = (vl_adapter_gradient){gradient.weight, gradient.bias, true};
+    if (status != VL_OK)
+        return status;
+    if (layer->adapter.weight.data)
+        VL_TRY(vl_optimizer_state_new(&layer->weight_state, &s->optimizer, layer->adapter.weight, err));
+    return vl_optimizer_state_new(&layer->bias_state, &s->optimizer, layer->adapter.bias, err);
+}
+
+vl_status vl_fit_group_open(vl_fit_session *s, vl_error *err)
+{
+    int64_t n;
+    vl_fit_layer *layers = vl_fit_group(s, &n);
+    for (int64_t i = 0; i < n; i++) {
+        vl_status status = open_layer(&layers[i], s, err);
+        if (status != VL_OK) {
+            vl_fit_group_close(s);
+            return vl_error_prefix(err, status, "%lld layers at once (fit.layers_in_flight): ", (long long)n);
+        }
+    }
+    return VL_OK;
+}
+
+void vl_fit_group_close(vl_fit_session *s)
+{
+    int64_t n;
+    vl_fit_layer *layers = vl_fit_group(s, &n);
+    for (int64_t i = 0; i < n; i++) {
+        vl_fit_layer *l = &layers[i];
+        vl_tensor *tensors[] = {&l->adapter.weight, &l->adapter.bias, &l->best.weight,
+                                &l->best.bias, &l->gradient.weight, &l->gradient.bias};
+        for (size_t k = 0; k < sizeof tensors / sizeof *tensors; k++) {
+            vl_device_free(s->device, tensors[k]->data);
+            tensors[k]->data = NULL;
+        }
+        vl_optimizer_state_clear(&l->weight_state, s->device);
+        vl_optimizer_state_clear(&l->bias_state, s->device);
+    }
+}
+
+static vl_status copy(vl_device *device, vl_tensor to, vl_tensor from, vl_error *err)
+{
+    if (from.ndim == 1) {
+        to = vl_tensor_2d(to.data, VL_F32, 1, to.shape[0]);
+        from = vl_tensor_2d(from.data, VL_F32, 1, from.shape[0]);
+    }
+    return vl_op_cast(device, &(vl_cast_args){.out = to, .x = from}, err);
+}
+
+vl_status vl_fit_remember_best(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+{
+    if (layer->adapter.weight.data)
+        VL_TRY(copy(s->device, layer->best.weight, layer->adapter.weight, err));
+    return copy(s->device, layer->best.bias, layer->adapter.bias, err);
+}
+
+static bool all_finite(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
+static vl_status to_host(float **out, const vl_fit_session *s, vl_tensor t, vl_error *err)
+{
+    size_t n = (size_t)t.shape[0] * (size_t)(t.ndim == 2 ? t.shape[1] : 1);
+    *out = vl_alloc_aligned(n, sizeof **out);
+    if (!*out)
+        return vl_fail_nomem(err, "adapters");
+    return vl_device_read(s->device, *out, &t, err);
+}
+
+static vl_status keep_layer(vl_fit_session *s, vl_fit_layer *l, vl_error *err)
+{
+    bool has_best = l->best.bias.data && isfinite(l->numbers.best_loss);
+    const vl_adapter *kept = has_best ? &l->best : &l->adapter;
+    size_t d = (size_t)s->d_model;
+    if (kept->weight.data)
+        VL_TRY(to_host(&l->kept_weight, s, kept->weight, err));
+    VL_TRY(to_host(&l->kept_bias, s, kept->bias, err));
+    if (all_finite(l->kept_bias, d) && (!l->kept_weight || all_finite(l->kept_weight, d * d)))
+        return VL_OK;
+    vl_notice_say(&s->notice, 1, "layer %lld: its parameters are no finite numbers; the lens is written without it",
+                  (long long)l->index);
+    vl_free(l->kept_weight);
+    vl_free(l->kept_bias);
+    l->kept_weight = l->kept_bias = NULL;
+    return VL_OK;
+}
+
+vl_status vl_fit_group_keep(vl_fit_session *s, vl_error *err)
+{
+    int64_t n;
+    vl_fit_layer *layers = vl_fit_group(s, &n);
+    for (int64_t i = 0; i < n; i++)
+        VL_TRY(keep_layer(s, &layers[i], err));
+    return VL_OK;
+}

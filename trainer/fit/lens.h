@@ -1,0 +1,46 @@
+/* fit/lens.h - a lens in memory and its file, as fit, eval and export share it. The file: docs/FORMATS.md. */
+#ifndef VL_FIT_LENS_H
+#define VL_FIT_LENS_H
+
+#include <vlens/lens.h>
+
+#include "trainer/hf/safetensors.h"
+
+struct vl_lens {
+    vl_lens_info info; /* its texts are borrowed from `file` */
+    vl_safetensors *file;
+    char *path;
+    const float **weight; /* [n_layers] of [D, D], into the map or into `widened`; NULL: A = 0 */
+    const float **bias;   /* [n_layers] of [D]; NULL: the layer was not trained */
+    float **widened;      /* [2 * n_layers] what was stored in 16 bit, as f32 */
+    double *heldout_kl;   /* [n_layers] */
+    vl_device *device;    /* where the copies below lie: the lens is closed before it */
+    vl_tensor *device_weight, *device_bias; /* [n_layers], made when first used */
+};
+
+/* Everything that a lens file holds. Borrowed. */
+typedef struct vl_lens_content {
+    int64_t d_model, n_layers;
+    const float *const *weight; /* [n_layers] of [D, D] or NULL */
+    const float *const *bias;   /* [n_layers] of [D]; NULL where the layer was not trained */
+    vl_dtype dtype;             /* VL_F32, VL_BF16 or VL_F16: as it will be stored */
+    bool bias_only;
+    const char *fingerprint, *model_id;
+    const char *config;   /* YAML of the run, or NULL */
+    const char *settings; /* what decides the result, line by line (settings.h), or NULL */
+    int64_t tokens_seen;
+    const double *heldout_kl; /* [n_layers], NaN where unknown; or NULL */
+} vl_lens_content;
+
+/* <path>/lens.safetensors where `path` is a folder, otherwise `path` itself. NULL when out of memory. */
+char *vl_lens_file_path(const char *path);
+/* Writes the file at `path` whole or not at all. */
+vl_status vl_lens_write(const char *path, const vl_lens_content *content, vl_error *err);
+/* What an open lens holds, ready to be written again. Borrowed from the lens. */
+void vl_lens_describe(vl_lens_content *out, const vl_lens *lens);
+/* Records the held-out KL per layer (eval) in the file of a lens; all else stays as it is. */
+vl_status vl_lens_record_heldout(const char *path, const double *heldout_kl, vl_error *err);
+/* The settings of the run that made it, or NULL. */
+const char *vl_lens_settings(const vl_lens *lens);
+
+#endif

@@ -1,0 +1,308 @@
+/* moments.c - sums over all rows of a part: fp32 products of at most 4096 rows, added up in fp64. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "trainer/base/half.h"
+#include "trainer/base/mem.h"
+#include "trainer/fit/ridge.h"
+
+enum { PRODUCT_ROWS = 4096, SAMPLE_ROWS = 4096 };
+static const double SINK_RATIO = 50.0;
+
+/* A pass in progress. */
+typedef struct collector {
+    vl_moments *m;
+    vl_feeder *feeder;
+    int64_t state, final_state;
+    int threads;
+    float *x, *y;       /* [capacity, D] the tile's states, and what is missing of the final state */
+    double *norms;      /* [2, SAMPLE_ROWS + capacity] of the sample: state, final state */
+    int64_t n_norms, norms_capacity;
+    double limit_state, limit_final; /* rows above are left out */
+    vl_tensor x_device, y_device, xx, yx; /* [capacity, D] twice, [D, D] twice */
+    float *product;     /* [D, D] on its way from the device */
+    int64_t pending;    /* rows in xx, yx on the device */
+} collector;
+
+static void widen_rows(float *out, const void *stored, vl_dtype dtype, int64_t n, int threads)
+{
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < n; i++) {
+        if (dtype == VL_F32)
+            out[i] = ((const float *)stored)[i];
+        else if (dtype == VL_BF16)
+            out[i] = vl_bf16_to_f32(((const uint16_t *)stored)[i]);
+        else
+            out[i] = vl_f16_to_f32(((const uint16_t *)stored)[i]);
+    }
+}
+
+/* x = state, y = final state - state, of the feeder's tile. */
+static vl_status load_pair(collector *c, vl_error *err)
+{
+    vl_feeder *f = c->feeder;
+    int64_t n = f->rows * f->d_model;
+    VL_TRY(vl_feeder_read(f, c->final_state, err));
+    widen_rows(c->y, f->host, f->dtype, n, c->threads);
+    VL_TRY(vl_feeder_read(f, c->state, err));
+    widen_rows(c->x, f->host, f->dtype, n, c->threads);
+#pragma omp parallel for schedule(static) num_threads(c->threads)
+    for (int64_t i = 0; i < n; i++)
+        c->y[i] -= c->x[i];
+    return VL_OK;
+}
+
+static void row_norms(double *state, double *final_state, const collector *c, int64_t row)
+{
+    int64_t d = c->m->d;
+    const float *x = c->x + row * d, *y = c->y + row * d;
+    double a = 0, b = 0;
+    for (int64_t j = 0; j < d; j++) {
+        double end = (double)x[j] + (double)y[j];
+        a += (double)x[j] * (double)x[j];
+        b += end * end;
+    }
+    *state = sqrt(a);
+    *final_state = sqrt(b);
+}
+
+/* The position of each row of the tile is needed once, so it is looked up through the pieces. */
+static int64_t cache_row(const vl_feeder *f, int64_t row)
+{
+    int64_t p = 0;
+    for (; row >= f->pieces[p].n; p++)
+        row -= f->pieces[p].n;
+    return f->pieces[p].first + row;
+}
+
+/* Whether a row counts. Comparisons are so written that NaN does not. */
+static bool counts(const collector *c, int64_t row)
+{
+    double a, b;
+    if (vl_cache_get_tokens(c->feeder->cache)->position[cache_row(c->feeder, row)] == 0)
+        return false;
+    row_norms(&a, &b, c, row);
+    return a <= c->limit_state && b <= c->limit_final;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int64_t n)
+{
+    qsort(values, (size_t)n, sizeof *values, by_value);
+    return n ? values[n / 2] : 0;
+}
+
+/* Norms of the sample's rows; those that are no number are not among them. */
+static void note_norms(collector *c)
+{
+    for (int64_t r = 0; r < c->feeder->rows && c->n_norms < c->norms_capacity; r++) {
+        double a, b;
+        row_norms(&a, &b, c, r);
+        if (!isfinite(a) || !isfinite(b))
+            continue;
+        c->norms[c->n_norms] = a;
+        c->norms[c->norms_capacity + c->n_norms++] = b;
+    }
+}
+
+/* Sums of the rows that count, into the shifts. */
+static void note_means(collector *c, double *weight)
+{
+    vl_moments *m = c->m;
+    for (int64_t r = 0; r < c->feeder->rows; r++) {
+        if (!counts(c, r))
+            continue;
+        double w = (double)c->feeder->weight[r];
+        *weight += w;
+        for (int64_t j = 0; j < m->d; j++) {
+            m->h0[j] += w * (double)c->x[r * m->d + j];
+            m->y0[j] += w * (double)c->y[r * m->d + j];
+        }
+    }
+}
+
+/* Every k-th run of the part, so that about SAMPLE_ROWS rows stand for all. */
+static vl_status choose_sample(vl_part *sample, const vl_part *part, vl_error *err)
+{
+    int64_t stride = part->n_rows / SAMPLE_ROWS + 1;
+    *sample = *part;
+    sample->n_runs = 0;
+    sample->runs = vl_alloc((size_t)part->n_runs, sizeof *sample->runs);
+    if (!sample->runs)
+        return vl_fail_nomem(err, "closed-form start");
+    for (int64_t i = 0; i < part->n_runs; i += stride)
+        sample->runs[sample->n_runs++] = part->runs[i];
+    return VL_OK;
+}
+
+/* First the limits, then rough means of what is within them. */
+static vl_status look_at_sample(collector *c, const vl_part *part, vl_error *err)
+{
+    vl_part sample;
+    double weight = 0;
+    VL_TRY(choose_sample(&sample, part, err));
+    vl_status status = VL_OK;
+    for (int pass = 0; pass < 2; pass++) {
+        vl_sampler sampler = vl_sampler_in_order(&sample);
+        for (;;) {
+            VL_GOTO(vl_feeder_next(c->feeder, &sampler, c->feeder->capacity, 1.0, err));
+            if (c->feeder->rows == 0)
+                break;
+            VL_GOTO(load_pair(c, err));
+            if (pass == 0)
+                note_norms(c);
+            else
+                note_means(c, &weight);
+        }
+        c->limit_state = SINK_RATIO * median(c->norms, c->n_norms);
+        c->limit_final = SINK_RATIO * median(c->norms + c->norms_capacity, c->n_norms);
+    }
+    for (int64_t j = 0; j < c->m->d; j++) {
+        c->m->h0[j] = weight > 0 ? c->m->h0[j] / weight : 0;
+        c->m->y0[j] = weight > 0 ? c->m->y0[j] / weight : 0;
+    }
+done:
+    vl_free(sample.runs);
+    return status;
+}
+
+/* Packs the rows that count: shifted, times the root of their weight. Returns how many. */
+static int64_t pack(collector *c)
+{
+    vl_moments *m = c->m;
+    int64_t d = m->d, n = 0;
+    for (int64_t r = 0; r < c->feeder->rows; r++) {
+        if (!counts(c, r)) {
+            m->left_out++;
+            continue;
+        }
+        double w = (double)c->feeder->weight[r], root = sqrt(w);
+        for (int64_t j = 0; j < d; j++) { /* n <= r: in place */
+            double x = (double)c->x[r * d + j] - m->h0[j], y = (double)c->y[r * d + j] - m->y0[j];
+            m->x[j] += w * x;
+            m->y[j] += w * y;
+            c->x[n * d + j] = (float)(root * x);
+            c->y[n * d + j] = (float)(root * y);
+        }
+        m->weight += w;
+        n++;
+    }
+    m->rows += n;
+    return n;
+}
+
+/* Adds what the device has summed to the fp64 totals. */
+static vl_status flush(collector *c, vl_error *err)
+{
+    int64_t n = c->m->d * c->m->d;
+    for (int k = 0; k < 2 && c->pending > 0; k++) {
+        double *total = k == 0 ? c->m->xx : c->m->yx;
+        VL_TRY(vl_device_read(c->feeder->device, c->product, k == 0 ? &c->xx : &c->yx, err));
+#pragma omp parallel for schedule(static) num_threads(c->threads)
+        for (int64_t i = 0; i < n; i++)
+            total[i] += (double)c->product[i];
+    }
+    c->pending = 0;
+    return VL_OK;
+}
+
+static vl_status add_products(collector *c, int64_t n, vl_error *err)
+{
+    vl_device *device = c->feeder->device;
+    if (c->pending + n > PRODUCT_ROWS)
+        VL_TRY(flush(c, err));
+    vl_tensor x = vl_tensor_rows(c->x_device, 0, n), y = vl_tensor_rows(c->y_device, 0, n);
+    float beta = c->pending > 0 ? 1.0f : 0.0f;
+    VL_TRY(vl_device_write(device, &x, c->x, err));
+    VL_TRY(vl_device_write(device, &y, c->y, err));
+    VL_TRY(vl_op_gemm(device, &(vl_gemm_args){.out = c->xx, .a = x, .b = x, .transpose_a = true, .alpha = 1.0f,
+                                              .beta = beta}, err));
+    VL_TRY(vl_op_gemm(device, &(vl_gemm_args){.out = c->yx, .a = y, .b = x, .transpose_a = true, .alpha = 1.0f,
+                                              .beta = beta}, err));
+    c->pending += n;
+    return VL_OK;
+}
+
+static vl_status sum_part(collector *c, const vl_part *part, bool matrix, vl_error *err)
+{
+    vl_sampler sampler = vl_sampler_in_order(part);
+    int64_t most = c->feeder->capacity < PRODUCT_ROWS ? c->feeder->capacity : PRODUCT_ROWS;
+    for (;;) {
+        VL_TRY(vl_feeder_next(c->feeder, &sampler, most, 1.0, err));
+        if (c->feeder->rows == 0)
+            return matrix ? flush(c, err) : VL_OK;
+        VL_TRY(load_pair(c, err));
+        int64_t n = pack(c);
+        if (matrix && n > 0)
+            VL_TRY(add_products(c, n, err));
+    }
+}
+
+static vl_status allocate(collector *c, bool matrix, vl_error *err)
+{
+    vl_moments *m = c->m;
+    size_t d = (size_t)m->d, rows = (size_t)c->feeder->capacity;
+    c->norms_capacity = 2 * SAMPLE_ROWS;
+    m->x = vl_calloc(d, sizeof(double));
+    m->y = vl_calloc(d, sizeof(double));
+    m->h0 = vl_calloc(d, sizeof(double));
+    m->y0 = vl_calloc(d, sizeof(double));
+    c->x = vl_alloc_aligned(rows * d, sizeof(float));
+    c->y = vl_alloc_aligned(rows * d, sizeof(float));
+    c->norms = vl_alloc(2 * (size_t)c->norms_capacity, sizeof(double));
+    if (!m->x || !m->y || !m->h0 || !m->y0 || !c->x || !c->y || !c->norms)
+        return vl_fail_nomem(err, "closed-form start");
+    if (!matrix)
+        return VL_OK;
+    m->xx = vl_calloc(d * d, sizeof(double));
+    m->yx = vl_calloc(d * d, sizeof(double));
+    c->product = vl_alloc_aligned(d * d, sizeof(float));
+    if (!m->xx || !m->yx || !c->product)
+        return vl_fail_nomem(err, "closed-form start");
+    vl_device *device = c->feeder->device;
+    VL_TRY(vl_tensor_new(&c->x_device, device, VL_F32, c->feeder->capacity, m->d, err));
+    VL_TRY(vl_tensor_new(&c->y_device, device, VL_F32, c->feeder->capacity, m->d, err));
+    VL_TRY(vl_tensor_new(&c->xx, device, VL_F32, m->d, m->d, err));
+    return vl_tensor_new(&c->yx, device, VL_F32, m->d, m->d, err);
+}
+
+vl_status vl_moments_collect(vl_moments *out, vl_feeder *feeder, const vl_part *part, int64_t state, bool matrix,
+                             vl_error *err)
+{
+    vl_status status = VL_OK;
+    *out = (vl_moments){.d = feeder->d_model};
+    collector c = {.m = out, .feeder = feeder, .state = state, .threads = vl_device_threads(feeder->device),
+                   .final_state = vl_cache_get_info(feeder->cache)->n_states - 1};
+    VL_GOTO(allocate(&c, matrix, err));
+    VL_GOTO(look_at_sample(&c, part, err));
+    VL_GOTO(sum_part(&c, part, matrix, err));
+done:
+    vl_device_free(feeder->device, c.x_device.data);
+    vl_device_free(feeder->device, c.y_device.data);
+    vl_device_free(feeder->device, c.xx.data);
+    vl_device_free(feeder->device, c.yx.data);
+    vl_free(c.x);
+    vl_free(c.y);
+    vl_free(c.norms);
+    vl_free(c.product);
+    if (status != VL_OK)
+        vl_moments_clear(out);
+    return status;
+}
+
+void vl_moments_clear(vl_moments *m)
+{
+    vl_free(m->xx);
+    vl_free(m->yx);
+    vl_free(m->x);
+    vl_free(m->y);
+    vl_free(m->h0);
+    vl_free(m->y0);
+    *m = (vl_moments){.d = 0};
+}

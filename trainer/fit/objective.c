@@ -1,0 +1,132 @@
+/* objective.c - lens_i(h) = unembed(norm(h + A h + b)) against the teacher (Belrose et al., "Eliciting Latent
+ * Predictions from Transformers with the Tuned Lens", 2023, section 3), with the gradient written out:
+ *
+ *     u = h + h A^T + b      x = norm(u)      z = x W^T
+ *     dx = d loss / d x (fused with the unembedding)      du = norm'(u)^T dx      dA = du^T h      db = sum_rows du
+ *
+ * The head is frozen, so that no gradient of W is made. */
+#include "trainer/fit/objective.h"
+
+#include "trainer/base/mem.h"
+#include "trainer/base/status.h"
+
+static vl_status new_vector(vl_tensor *out, vl_device *device, int64_t n, vl_error *err)
+{
+    VL_TRY(vl_tensor_new(out, device, VL_F32, 1, n, err));
+    *out = vl_tensor_1d(out->data, VL_F32, n);
+    return VL_OK;
+}
+
+bool vl_objective_needs_teacher(const vl_objective *o)
+{
+    return o->kind != VL_LOSS_CE;
+}
+
+vl_status vl_objective_new(vl_objective *out, vl_device *device, vl_head *head, vl_loss_kind kind, int64_t capacity,
+                           vl_error *err)
+{
+    static const vl_loss losses[] = {[VL_OBJECTIVE_KL] = VL_LOSS_KL, [VL_OBJECTIVE_CE] = VL_LOSS_CE,
+                                     [VL_OBJECTIVE_REVERSE_KL] = VL_LOSS_REVERSE_KL, [VL_OBJECTIVE_JS] = VL_LOSS_JS};
+    const vl_head_info *info = vl_head_get_info(head);
+    vl_status status = VL_OK;
+    *out = (vl_objective){.device = device, .head = head, .kind = losses[kind], .capacity = capacity};
+    out->host_loss = vl_alloc((size_t)capacity, sizeof *out->host_loss);
+    if (!out->host_loss)
+        VL_GOTO(vl_fail_nomem(err, "loss of a tile"));
+    VL_GOTO(vl_tensor_new(&out->u, device, VL_F32, capacity, info->d_model, err));
+    VL_GOTO(vl_tensor_new(&out->x, device, VL_F32, capacity, info->d_model, err));
+    VL_GOTO(vl_tensor_new(&out->dx, device, VL_F32, capacity, info->d_model, err));
+    if (vl_objective_needs_teacher(out))
+        VL_GOTO(vl_tensor_new(&out->logits, device, VL_F32, capacity, info->vocab_size, err));
+    VL_GOTO(new_vector(&out->lse, device, capacity, err));
+    VL_GOTO(new_vector(&out->loss, device, capacity, err));
+done:
+    if (status != VL_OK)
+        vl_objective_clear(out);
+    return status;
+}
+
+void vl_objective_clear(vl_objective *o)
+{
+    vl_tensor *tensors[] = {&o->u, &o->x, &o->dx, &o->logits, &o->lse, &o->loss};
+    for (size_t i = 0; o->device && i < sizeof tensors / sizeof *tensors; i++)
+        vl_device_free(o->device, tensors[i]->data);
+    vl_free(o->host_loss);
+    *o = (vl_objective){.device = NULL};
+}
+
+vl_status vl_objective_teacher(vl_objective *o, vl_tensor states, vl_error *err)
+{
+    o->rows = states.shape[0];
+    vl_tensor logits = vl_tensor_rows(o->logits, 0, o->rows);
+    VL_TRY(vl_head_logits(o->head, logits, states, err));
+    return vl_op_logsumexp(o->device,
+                           &(vl_logsumexp_args){.lse = vl_tensor_1d(o->lse.data, VL_F32, o->rows), .logits = logits},
+                           err);
+}
+
+vl_status vl_adapter_apply(vl_device *device, vl_tensor out, vl_tensor h, const vl_adapter *adapter, bool fast,
+                           vl_error *err)
+{
+    vl_tensor bias = vl_tensor_2d(adapter->bias.data, VL_F32, 1, adapter->bias.shape[0]);
+    VL_TRY(vl_op_add(device, &(vl_add_args){.out = out, .x = h, .y = bias, .scale = 1.0f}, err));
+    if (!adapter->weight.data)
+        return VL_OK;
+    return vl_op_gemm(device, &(vl_gemm_args){.out = out, .a = h, .b = adapter->weight, .transpose_b = true,
+                                              .alpha = 1.0f, .beta = 1.0f, .fast = fast}, err);
+}
+
+static vl_norm_kind norm_kind(const vl_objective *o)
+{
+    return vl_head_get_info(o->head)->norm_is_layer ? VL_NORM_LAYER : VL_NORM_RMS;
+}
+
+/* loss, and dx where it is given, of the adapted states u. */
+static vl_status loss_of(vl_objective *o, const vl_objective_tile *tile, vl_tensor u, vl_tensor x, vl_tensor dx,
+                         vl_error *err)
+{
+    int64_t rows = tile->h.shape[0];
+    VL_TRY(vl_op_norm(o->device, &(vl_norm_args){.out = x, .x = u, .weight = vl_head_norm_weight(o->head),
+                                                 .bias = vl_head_norm_bias(o->head), .kind = norm_kind(o),
+                                                 .eps = vl_head_get_info(o->head)->eps}, err));
+    vl_unembed_loss_args args = {.loss = vl_tensor_1d(o->loss.data, VL_F32, rows), .dx = dx, .x = x,
+                                 .head = vl_head_matrix(o->head), .head_bias = vl_head_bias(o->head),
+                                 .row_weight = tile->row_weight, .kind = o->kind};
+    if (o->kind == VL_LOSS_CE) {
+        args.targets = tile->targets;
+    } else {
+        args.teacher_logits = vl_tensor_rows(o->logits, 0, rows);
+        args.teacher_lse = vl_tensor_1d(o->lse.data, VL_F32, rows);
+    }
+    return vl_op_unembed_loss(o->device, &args, err);
+}
+
+static vl_status gradient_of(vl_objective *o, const vl_objective_tile *tile, vl_tensor du,
+                             const vl_adapter_gradient *gradient, vl_error *err)
+{
+    float beta = gradient->fresh ? 0.0f : 1.0f;
+    VL_TRY(vl_op_column_sum(o->device, &(vl_column_sum_args){.out = gradient->bias, .x = du, .beta = beta}, err));
+    if (!gradient->weight.data)
+        return VL_OK;
+    return vl_op_gemm(o->device, &(vl_gemm_args){.out = gradient->weight, .a = du, .b = tile->h, .transpose_a = true,
+                                                 .alpha = 1.0f, .beta = beta, .fast = o->fast}, err);
+}
+
+vl_status vl_objective_layer(vl_objective *o, const vl_objective_tile *tile, const vl_adapter *adapter,
+                             const vl_adapter_gradient *gradient, vl_error *err)
+{
+    int64_t rows = tile->h.shape[0];
+    vl_tensor u = vl_tensor_rows(o->u, 0, rows), x = vl_tensor_rows(o->x, 0, rows), dx = {.data = NULL};
+    if (gradient)
+        dx = vl_tensor_rows(o->dx, 0, rows);
+    VL_TRY(vl_adapter_apply(o->device, u, tile->h, adapter, o->fast, err));
+    VL_TRY(loss_of(o, tile, u, x, dx, err));
+    if (gradient) {
+        vl_norm_backward_args back = {.dx = dx, .dy = dx, .x = u, .weight = vl_head_norm_weight(o->head),
+                                      .kind = norm_kind(o), .eps = vl_head_get_info(o->head)->eps};
+        VL_TRY(vl_op_norm_backward(o->device, &back, err));
+        VL_TRY(gradient_of(o, tile, dx, gradient, err));
+    }
+    vl_tensor loss = vl_tensor_1d(o->loss.data, VL_F32, rows);
+    return vl_device_read(o->device, o->host_loss, &loss, err);
+}

@@ -1,1 +1,0 @@
-typedef int vl_fit_placeholder;

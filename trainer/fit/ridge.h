@@ -1,0 +1,30 @@
+/* fit/ridge.h - the closed-form start: the linear map from a state to what is still missing of the final state. */
+#ifndef VL_FIT_RIDGE_H
+#define VL_FIT_RIDGE_H
+
+#include "trainer/fit/feeder.h"
+
+/* Weighted second moments of x = h - h0 (state i) and y = (h_L - h) - y0, over the rows that are no attention sinks.
+ * h0 and y0 are rough means: what is summed in fp32 stays small beside its spread. */
+typedef struct vl_moments {
+    int64_t d;
+    int64_t rows, left_out;
+    double weight;          /* sum of the rows' weights */
+    double *xx, *yx;        /* [D, D] sum w x x^T, sum w y x^T (y along the rows); NULL without a matrix */
+    double *x, *y;          /* [D] sum w x, sum w y */
+    double *h0, *y0;        /* [D] */
+} vl_moments;
+
+/* One pass over `part` (two more over a sample of it). Rows at position 0 are left out, and rows whose norm, of the
+ * state or of the final state, is above 50 times the median: attention sinks, whose size would drown all others.
+ * Without `matrix` only the means are collected. */
+vl_status vl_moments_collect(vl_moments *out, vl_feeder *feeder, const vl_part *part, int64_t state, bool matrix,
+                             vl_error *err);
+void vl_moments_clear(vl_moments *moments);
+
+/* weight [D, D] and bias [D] minimise sum w |(h_L - h) - (A h + b)|^2 + lambda * m |A|^2 * sum w, m = mean over the
+ * columns of the variance of h. A matrix that is not positive definite is tried again with ten times the lambda: *lambda
+ * is the one that was used. weight == NULL (or moments without a matrix): the mean difference alone. */
+vl_status vl_moments_solve(float *weight, float *bias, const vl_moments *moments, double *lambda, vl_error *err);
+
+#endif

@@ -1,0 +1,140 @@
+/* start.c - where the descent starts: the closed form, the mean difference, or the logit lens. */
+#include <math.h>
+
+#include "trainer/base/file.h"
+#include "trainer/base/mem.h"
+#include "trainer/fit/ridge.h"
+#include "trainer/fit/session.h"
+
+/* Rows of the validation part by which lambda is chosen. */
+enum { LAMBDA_ROWS = 2048 };
+/* Lambda where nothing can be chosen, and where the search begins: losses are flat from 1e-5 to 1e-3 when there are
+ * many more rows than columns, and the search goes up when there are not. */
+static const double FIRST_LAMBDA = 1e-3, LEAST_LAMBDA = 1e-5, MOST_LAMBDA = 1e1;
+
+/* A solution on the host. */
+typedef struct candidate {
+    float *weight, *bias;
+    double lambda, loss;
+} candidate;
+
+typedef struct search {
+    vl_fit_session *session;
+    vl_fit_layer *layer;
+    const vl_moments *moments;
+    candidate best, next;
+} search;
+
+static vl_status candidate_new(candidate *c, int64_t d, bool matrix, vl_error *err)
+{
+    c->weight = matrix ? vl_alloc_aligned((size_t)d * (size_t)d, sizeof(float)) : NULL;
+    c->bias = vl_alloc_aligned((size_t)d, sizeof(float));
+    return (matrix && !c->weight) || !c->bias ? vl_fail_nomem(err, "closed-form start") : VL_OK;
+}
+
+static vl_status upload(vl_fit_session *s, vl_fit_layer *layer, const candidate *c, vl_error *err)
+{
+    if (layer->adapter.weight.data && c->weight)
+        VL_TRY(vl_device_write(s->device, &layer->adapter.weight, c->weight, err));
+    return vl_device_write(s->device, &layer->adapter.bias, c->bias, err);
+}
+
+/* Solves with `lambda` into s->next and scores it. */
+static vl_status try_lambda(search *s, double lambda, vl_error *err)
+{
+    vl_fit_score score;
+    double used = lambda;
+    VL_TRY(vl_moments_solve(s->next.weight, s->next.bias, s->moments, &used, err));
+    if (used > lambda)
+        vl_notice_say(&s->session->notice, 1, "layer %lld: second moments are singular at lambda %g, took %g",
+                      (long long)s->layer->index, lambda, used);
+    s->next.lambda = used;
+    s->next.loss = NAN;
+    if (s->session->plan.validation.n_rows == 0)
+        return VL_OK;
+    VL_TRY(upload(s->session, s->layer, &s->next, err));
+    VL_TRY(vl_fit_score_layers(&score, s->session, s->layer, 1, LAMBDA_ROWS, err));
+    s->next.loss = score.loss;
+    return VL_OK;
+}
+
+/* Takes the next candidate where it is better; false: the last step made things worse. */
+static bool improve(search *s)
+{
+    if (!(s->next.loss < s->best.loss) && isfinite(s->best.loss))
+        return false;
+    candidate swap = s->best;
+    s->best = s->next;
+    s->next = swap;
+    return true;
+}
+
+/* Lambda by the validation objective, in decades from the middle outwards: the loss has one minimum in lambda. */
+static vl_status search_lambda(search *s, vl_error *err)
+{
+    double given = s->session->config->lens.ridge;
+    s->best.loss = NAN;
+    VL_TRY(try_lambda(s, given > 0 ? given : FIRST_LAMBDA, err));
+    improve(s);
+    if (given > 0 || !isfinite(s->best.loss))
+        return VL_OK;
+    bool smaller = false;
+    for (double lambda = FIRST_LAMBDA / 10; lambda >= LEAST_LAMBDA * 0.99; lambda /= 10) {
+        VL_TRY(try_lambda(s, lambda, err));
+        if (s->next.lambda > lambda * 1.01 || !improve(s))
+            break;
+        smaller = true;
+    }
+    for (double lambda = FIRST_LAMBDA * 10; !smaller && lambda <= MOST_LAMBDA * 1.01; lambda *= 10) {
+        VL_TRY(try_lambda(s, lambda, err));
+        if (!improve(s))
+            break;
+    }
+    return VL_OK;
+}
+
+static vl_status closed_form(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+{
+    bool matrix = s->config->lens.kind == VL_LENS_AFFINE && s->config->lens.init == VL_INIT_RIDGE;
+    vl_status status = VL_OK;
+    vl_moments moments = {.d = 0};
+    search work = {.session = s, .layer = layer, .moments = &moments};
+    VL_GOTO(candidate_new(&work.best, s->d_model, matrix, err));
+    VL_GOTO(candidate_new(&work.next, s->d_model, matrix, err));
+    VL_GOTO(vl_moments_collect(&moments, &s->feeder, &s->plan.train, layer->index, matrix, err));
+    if (matrix) {
+        VL_GOTO(search_lambda(&work, err));
+        layer->numbers.ridge = work.best.lambda;
+    } else {
+        double none = 0;
+        VL_GOTO(vl_moments_solve(NULL, work.best.bias, &moments, &none, err));
+    }
+    VL_GOTO(upload(s, layer, &work.best, err));
+done:
+    vl_moments_clear(&moments);
+    vl_free(work.best.weight);
+    vl_free(work.best.bias);
+    vl_free(work.next.weight);
+    vl_free(work.next.bias);
+    return status == VL_OK ? VL_OK : vl_error_prefix(err, status, "layer %lld: ", (long long)layer->index);
+}
+
+vl_status vl_fit_start_group(vl_fit_session *s, vl_error *err)
+{
+    int64_t n;
+    vl_fit_layer *layers = vl_fit_group(s, &n);
+    vl_progress outer = s->notice.progress;
+    s->notice.progress = (vl_progress){.stage = "ridge", .unit = "layers", .total = n, .kl = NAN};
+    for (int64_t i = 0; i < n; i++, s->notice.progress.done++) {
+        double began = vl_clock();
+        if (layers[i].numbers.started > 0)
+            continue;
+        if (s->config->lens.init != VL_INIT_ZERO)
+            VL_TRY(closed_form(s, &layers[i], err));
+        layers[i].numbers.started = 1;
+        layers[i].numbers.seconds += vl_clock() - began;
+    }
+    vl_status status = s->config->lens.init != VL_INIT_ZERO ? vl_notice_poll(&s->notice, err) : VL_OK;
+    s->notice.progress = outer;
+    return status;
+}

@@ -1,0 +1,96 @@
+/* step.c - one optimiser step of all layers in flight.
+ *
+ * Tiles are the outer loop and layers the inner one: the teacher's logits are the dearest thing that the layers have in
+ * common, and are made once for all of them. Gradients of the tiles of a step add up. */
+#include <math.h>
+
+#include "trainer/base/file.h"
+#include "trainer/fit/session.h"
+
+static vl_status layer_on_tile(vl_fit_session *s, vl_fit_layer *layer, bool fresh, vl_error *err)
+{
+    vl_objective_tile tile = {.row_weight = vl_feeder_row_weight(&s->feeder), .targets = vl_feeder_targets(&s->feeder)};
+    double began = vl_clock();
+    layer->gradient.fresh = fresh;
+    VL_TRY(vl_feeder_load(&tile.h, &s->feeder, layer->index, err));
+    VL_TRY(vl_objective_layer(&s->objective, &tile, &layer->adapter, &layer->gradient, err));
+    for (int64_t r = 0; r < s->feeder.rows; r++)
+        layer->step_loss += (double)s->feeder.weight[r] * (double)s->objective.host_loss[r];
+    layer->numbers.seconds += vl_clock() - began;
+    return VL_OK;
+}
+
+static vl_status gradients(vl_fit_session *s, vl_fit_layer *layers, int64_t n, vl_error *err)
+{
+    int64_t rows = s->plan.tokens_per_step;
+    for (int64_t i = 0; i < n; i++)
+        layers[i].step_loss = 0;
+    for (int64_t done = 0; done < rows; done += s->feeder.rows) {
+        VL_TRY(vl_feeder_next(&s->feeder, &s->sampler, rows - done, 1.0 / (double)rows, err));
+        if (vl_objective_needs_teacher(&s->objective)) {
+            vl_tensor teacher;
+            VL_TRY(vl_feeder_load(&teacher, &s->feeder, s->n_layers, err));
+            VL_TRY(vl_objective_teacher(&s->objective, teacher, err));
+        }
+        for (int64_t i = 0; i < n; i++)
+            if (!vl_fit_is_stopped(&layers[i]))
+                VL_TRY(layer_on_tile(s, &layers[i], done == 0, err));
+    }
+    return VL_OK;
+}
+
+/* Norm of the gradient over matrix and bias. */
+static vl_status gradient_norm(double *out, vl_fit_session *s, const vl_fit_layer *layer, vl_error *err)
+{
+    double weight = 0, bias;
+    if (layer->gradient.weight.data)
+        VL_TRY(vl_op_sum_squares(s->device, &weight, layer->gradient.weight, err));
+    VL_TRY(vl_op_sum_squares(s->device, &bias, layer->gradient.bias, err));
+    *out = sqrt(weight + bias);
+    return VL_OK;
+}
+
+static vl_status update(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+{
+    double norm, clip = s->optimizer.rule.clip;
+    VL_TRY(gradient_norm(&norm, s, layer, err));
+    if (!isfinite(norm) || !isfinite(layer->step_loss)) {
+        layer->numbers.stopped_step = (double)s->step;
+        vl_notice_say(&s->notice, 1, "layer %lld: loss %g and gradient norm %g at step %lld; it stops at its last good "
+                                     "parameters, the other layers go on",
+                      (long long)layer->index, layer->step_loss, norm, (long long)s->step);
+        return VL_OK;
+    }
+    double scale = clip > 0 && norm > clip ? clip / norm : 1.0;
+    if (layer->adapter.weight.data)
+        VL_TRY(vl_optimizer_step(&s->optimizer, layer->adapter.weight, layer->gradient.weight, &layer->weight_state,
+                                 s->step, scale, err));
+    VL_TRY(vl_optimizer_step(&s->optimizer, layer->adapter.bias, layer->gradient.bias, &layer->bias_state, s->step,
+                             scale, err));
+    layer->history[s->step] = layer->step_loss;
+    layer->numbers.steps++;
+    return VL_OK;
+}
+
+vl_status vl_fit_take_step(vl_fit_session *s, vl_error *err)
+{
+    int64_t n, active = 0;
+    vl_fit_layer *layers = vl_fit_group(s, &n);
+    double sum = 0;
+    VL_TRY(gradients(s, layers, n, err));
+    for (int64_t i = 0; i < n; i++) {
+        if (vl_fit_is_stopped(&layers[i]))
+            continue;
+        double began = vl_clock();
+        VL_TRY(update(s, &layers[i], err));
+        layers[i].numbers.seconds += vl_clock() - began;
+        if (vl_fit_is_stopped(&layers[i]))
+            continue;
+        sum += layers[i].step_loss;
+        active++;
+    }
+    s->step++;
+    s->notice.progress.done++;
+    s->notice.progress.kl = active ? sum / (double)active : (double)NAN;
+    return VL_OK;
+}

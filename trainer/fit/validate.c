@@ -1,0 +1,96 @@
+/* validate.c - the objective on the rows that are set aside, to choose by. The held-out split is never looked at. */
+#include <math.h>
+#include <string.h>
+
+#include "trainer/base/file.h"
+#include "trainer/base/mem.h"
+#include "trainer/fit/session.h"
+
+/* Adds the tile's losses of one layer to sums [VL_CLASS_COUNT]. */
+static vl_status score_tile(double *sums, vl_fit_session *s, const vl_fit_layer *layer, vl_error *err)
+{
+    vl_objective_tile tile = {.targets = vl_feeder_targets(&s->feeder)};
+    VL_TRY(vl_feeder_load(&tile.h, &s->feeder, layer->index, err));
+    VL_TRY(vl_objective_layer(&s->objective, &tile, &layer->adapter, NULL, err));
+    for (int64_t r = 0; r < s->feeder.rows; r++)
+        sums[s->feeder.token_class[r]] += (double)s->objective.host_loss[r];
+    return VL_OK;
+}
+
+/* Means by class, and of the classes with their weights, over the rows that were looked at. */
+static void finish(vl_fit_score *score, const double *rows, const double *weights)
+{
+    double sum = 0, total = 0;
+    for (int c = 0; c < VL_CLASS_COUNT; c++) {
+        score->by_class[c] = rows[c] > 0 ? score->by_class[c] / rows[c] : (double)NAN;
+        if (!(rows[c] > 0))
+            continue;
+        sum += weights[c] * score->by_class[c];
+        total += weights[c];
+    }
+    score->loss = total > 0 ? sum / total : (double)NAN;
+}
+
+vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *s, vl_fit_layer *layers, int64_t n, int64_t max_rows,
+                              vl_error *err)
+{
+    vl_sampler sampler = vl_sampler_in_order(&s->plan.validation);
+    double rows[VL_CLASS_COUNT] = {0};
+    memset(out, 0, (size_t)n * sizeof *out);
+    for (int64_t done = 0; done < max_rows && n > 0; done += s->feeder.rows) {
+        VL_TRY(vl_feeder_next(&s->feeder, &sampler, max_rows - done, 1.0, err));
+        if (s->feeder.rows == 0)
+            break;
+        if (vl_objective_needs_teacher(&s->objective)) {
+            vl_tensor teacher;
+            VL_TRY(vl_feeder_load(&teacher, &s->feeder, s->n_layers, err));
+            VL_TRY(vl_objective_teacher(&s->objective, teacher, err));
+        }
+        for (int64_t r = 0; r < s->feeder.rows; r++)
+            rows[s->feeder.token_class[r]]++;
+        for (int64_t i = 0; i < n; i++)
+            VL_TRY(score_tile(out[i].by_class, s, &layers[i], err));
+    }
+    for (int64_t i = 0; i < n; i++)
+        finish(&out[i], rows, s->config->lens.class_weights);
+    return VL_OK;
+}
+
+static vl_status note(vl_fit_session *s, vl_fit_layer *layer, const vl_fit_score *score, vl_error *err)
+{
+    vl_fit_numbers *numbers = &layer->numbers;
+    numbers->last_loss = score->loss;
+    if (s->step == 0)
+        numbers->start_loss = score->loss;
+    if (!layer->best.bias.data) {
+        memcpy(numbers->class_loss, score->by_class, sizeof numbers->class_loss);
+        return VL_OK;
+    }
+    if (!isfinite(score->loss) || numbers->best_loss <= score->loss)
+        return VL_OK;
+    numbers->best_loss = score->loss;
+    numbers->best_step = (double)s->step;
+    memcpy(numbers->class_loss, score->by_class, sizeof numbers->class_loss);
+    return vl_fit_remember_best(s, layer, err);
+}
+
+vl_status vl_fit_validate(vl_fit_session *s, vl_error *err)
+{
+    int64_t n;
+    vl_fit_layer *layers = vl_fit_group(s, &n);
+    vl_status status = VL_OK;
+    vl_fit_score *scores = vl_alloc((size_t)n, sizeof *scores);
+    if (!scores)
+        return vl_fail_nomem(err, "validation");
+    double began = vl_clock();
+    VL_GOTO(vl_fit_score_layers(scores, s, layers, n, s->plan.validation.n_rows, err));
+    for (int64_t i = 0; i < n; i++) {
+        layers[i].numbers.seconds += (vl_clock() - began) / (double)n;
+        if (!vl_fit_is_stopped(&layers[i]))
+            VL_GOTO(note(s, &layers[i], &scores[i], err));
+    }
+    s->validated = s->step;
+done:
+    vl_free(scores);
+    return status;
+}

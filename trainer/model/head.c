@@ -1,0 +1,181 @@
+#include "trainer/model/head.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "trainer/base/mem.h"
+#include "trainer/base/sha256.h"
+#include "trainer/model/family.h"
+
+/* Rows that are normed at a time on their way to the logits: bounds the scratch, not the speed. */
+enum { LOGIT_ROWS = 1024 };
+
+struct vl_head {
+    vl_device *device; /* borrowed */
+    vl_head_source source;
+    void *owned;
+    vl_matrix *matrix;                /* [V, D] */
+    vl_tensor bias;                   /* [V] or NULL */
+    vl_tensor norm_weight, norm_bias; /* [D]; the bias may be NULL */
+    vl_tensor normed;                 /* [LOGIT_ROWS, D]; made by the first call that needs it */
+    vl_head_info info;
+};
+
+void vl_head_fingerprint(char hex[65], const vl_head_source *source)
+{
+    char line[160];
+    int n = snprintf(line, sizeof line, "vlens-head-1\n%lld %lld %lld %s %.9g\n", (long long)source->d_model,
+                     (long long)source->n_layers, (long long)source->vocab_size,
+                     source->norm == VL_NORM_LAYER ? "layer" : "rms", source->eps);
+    size_t d = (size_t)source->d_model, v = (size_t)source->vocab_size;
+    size_t norm_size = vl_dtype_size(source->norm_dtype), weight_size = vl_dtype_size(source->weight_dtype);
+    vl_sha256 hash;
+    uint8_t digest[VL_SHA256_BYTES];
+    vl_sha256_init(&hash);
+    vl_sha256_update(&hash, line, (size_t)n);
+    vl_sha256_update(&hash, source->norm_weight, d * norm_size);
+    if (source->norm_bias)
+        vl_sha256_update(&hash, source->norm_bias, d * norm_size);
+    vl_sha256_update(&hash, source->weight, v * d * weight_size);
+    if (source->bias)
+        vl_sha256_update(&hash, source->bias, v * weight_size);
+    vl_sha256_final(&hash, digest);
+    vl_sha256_hex(digest, hex);
+}
+
+static vl_status prepare(vl_head *head, vl_precision precision, vl_error *err)
+{
+    const vl_head_source *source = &head->source;
+    vl_matrix_args matrix = {
+        source->weight, source->weight_dtype, source->vocab_size, source->d_model, precision, true};
+    VL_TRY(vl_matrix_new(&head->matrix, head->device, &matrix, err));
+    VL_TRY(vl_vector_from_host(&head->norm_weight, head->device, source->norm_weight, source->norm_dtype,
+                               source->d_model, err));
+    if (source->norm_bias)
+        VL_TRY(vl_vector_from_host(&head->norm_bias, head->device, source->norm_bias, source->norm_dtype,
+                                   source->d_model, err));
+    if (source->bias)
+        VL_TRY(vl_vector_from_host(&head->bias, head->device, source->bias, source->weight_dtype, source->vocab_size,
+                                   err));
+    head->info = (vl_head_info){.d_model = source->d_model,
+                                .vocab_size = source->vocab_size,
+                                .n_layers = source->n_layers,
+                                .norm_is_layer = source->norm == VL_NORM_LAYER,
+                                .eps = source->eps};
+    vl_head_fingerprint(head->info.fingerprint, source);
+    return VL_OK;
+}
+
+vl_status vl_head_new(vl_head **out, vl_device *device, const vl_head_source *source, vl_precision precision,
+                      void *owned, vl_error *err)
+{
+    *out = NULL;
+    vl_head *head = vl_calloc(1, sizeof *head);
+    if (!head)
+        return vl_fail_nomem(err, "head"); /* `owned` stays the caller's */
+    head->device = device;
+    head->source = *source;
+    vl_status status = prepare(head, precision, err);
+    if (status != VL_OK) {
+        vl_head_close(head);
+        return status;
+    }
+    head->owned = owned;
+    *out = head;
+    return VL_OK;
+}
+
+vl_status vl_head_from_model(vl_head **out, vl_model *model, vl_error *err)
+{
+    const vl_text_config *text = &model->config.text;
+    vl_head_source source = {.d_model = text->hidden_size,
+                             .vocab_size = text->vocab_size,
+                             .n_layers = text->n_layers,
+                             .norm = VL_NORM_RMS,
+                             .eps = text->rms_eps,
+                             .weight_dtype = model->head->dtype,
+                             .weight = model->head->data,
+                             .norm_dtype = model->norm->dtype,
+                             .norm_weight = model->norm->data};
+    return vl_head_new(out, model->device, &source, model->precision, NULL, err);
+}
+
+void vl_head_close(vl_head *head)
+{
+    if (!head)
+        return;
+    vl_matrix_free(head->device, head->matrix);
+    vl_device_free(head->device, head->bias.data);
+    vl_device_free(head->device, head->norm_weight.data);
+    vl_device_free(head->device, head->norm_bias.data);
+    vl_device_free(head->device, head->normed.data);
+    vl_free(head->owned);
+    vl_free(head);
+}
+
+const vl_head_info *vl_head_get_info(const vl_head *head)
+{
+    return &head->info;
+}
+
+const vl_head_source *vl_head_get_source(const vl_head *head)
+{
+    return &head->source;
+}
+
+vl_device *vl_head_device(const vl_head *head)
+{
+    return head->device;
+}
+
+const vl_matrix *vl_head_matrix(const vl_head *head)
+{
+    return head->matrix;
+}
+
+vl_tensor vl_head_bias(const vl_head *head)
+{
+    return head->bias;
+}
+
+vl_tensor vl_head_norm_weight(const vl_head *head)
+{
+    return head->norm_weight;
+}
+
+vl_tensor vl_head_norm_bias(const vl_head *head)
+{
+    return head->norm_bias;
+}
+
+/* Norm and product of rows that fit into `normed`. */
+static vl_status logits_of(vl_head *head, vl_tensor logits, vl_tensor states, vl_error *err)
+{
+    vl_tensor normed = vl_tensor_rows(head->normed, 0, states.shape[0]);
+    vl_norm_args norm = {.out = normed,
+                         .x = states,
+                         .weight = head->norm_weight,
+                         .bias = head->norm_bias,
+                         .kind = head->source.norm,
+                         .eps = head->source.eps};
+    VL_TRY(vl_op_norm(head->device, &norm, err));
+    vl_linear_args linear = {.out = logits, .x = normed, .weight = head->matrix, .bias = head->bias};
+    return vl_op_linear(head->device, &linear, err);
+}
+
+vl_status vl_head_logits(vl_head *head, vl_tensor logits, vl_tensor states, vl_error *err)
+{
+    int64_t rows = states.shape[0];
+    if (states.ndim != 2 || states.shape[1] != head->info.d_model || logits.ndim != 2 || logits.shape[0] != rows ||
+        logits.shape[1] != head->info.vocab_size)
+        return vl_fail(err, VL_EINVAL, "states [%lld, %lld] and logits [%lld, %lld], expected [M, %lld] and [M, %lld]",
+                       (long long)rows, (long long)states.shape[1], (long long)logits.shape[0],
+                       (long long)logits.shape[1], (long long)head->info.d_model, (long long)head->info.vocab_size);
+    if (!head->normed.data)
+        VL_TRY(vl_tensor_new(&head->normed, head->device, VL_F32, LOGIT_ROWS, head->info.d_model, err));
+    for (int64_t first = 0; first < rows; first += LOGIT_ROWS) {
+        int64_t n = rows - first < LOGIT_ROWS ? rows - first : LOGIT_ROWS;
+        VL_TRY(logits_of(head, vl_tensor_rows(logits, first, n), vl_tensor_rows(states, first, n), err));
+    }
+    return VL_OK;
+}
