@@ -1,0 +1,34 @@
+#!/bin/sh
+# The whole flow on the demo model: cache, train, evaluate, export, read. Usage: tools/demo.sh path/to/vlens
+set -eu
+
+vlens=$1
+config=configs/demo.yaml
+out=out/demo
+
+say() {
+    printf '\n== %s\n' "$1"
+}
+
+say "cache: every layer's states of the demo model on 640 rendered scenes"
+"$vlens" cache "$config"
+
+say "train: one affine adapter per layer"
+"$vlens" train "$config"
+
+say "train: a bias-only lens, to compare with"
+"$vlens" train "$config" --set lens.kind=bias --set lens.init=mean --set output="$out/bias"
+
+say "export: for other tools"
+"$vlens" export "$out/lens" --format npz --out "$out/lens.npz"
+"$vlens" verify "$out/lens" --against "$out/cache"
+
+say "topk: what each layer would answer (the picture: data/demo/images/000.png)"
+"$vlens" topk --model data/demo/model --lens "$out/lens" --image data/demo/images/000.png \
+    --prompt "What color is the square? Answer with one word." --k 4
+
+say "eval: how far each lens is from the model itself, on pictures it never saw"
+"$vlens" eval "$config" --json >"$out/eval.json"
+"$vlens" eval "$config"
+
+printf '\nWritten: %s (lens), %s (for NumPy), %s (the table above as JSON)\n' "$out/lens" "$out/lens.npz" "$out/eval.json"
