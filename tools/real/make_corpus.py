@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Extract plain prose from the Debian package `debian-reference-en` into one UTF-8 text file.
+"""Extract the text of the Debian package `debian-reference-en` into one UTF-8 text file.
 
     make_corpus.py DEB_OR_FOLDER OUT.txt
 
 DEB_OR_FOLDER is the .deb (unpacked with `dpkg-deb -x` into a temporary folder) or a folder that
-holds its *.en.html files. One paragraph a line, an empty line between paragraphs. Tables,
-listings, titles, tables of contents and navigation are left out: prose only. The result depends on
-the package version alone. Standard library only.
+holds its *.en.html files. One paragraph or table row a line, an empty line between them. Listings,
+titles, tables of contents and navigation are left out. The result depends on the package version
+alone. Standard library only.
 """
 import argparse
 import glob
@@ -17,14 +17,15 @@ import sys
 import tempfile
 from html.parser import HTMLParser
 
-SKIPPED_TAGS = {"head", "pre", "table", "h1", "h2", "h3", "h4", "h5"}
+SKIPPED_TAGS = {"head", "pre", "h1", "h2", "h3", "h4", "h5"}
+BLOCK_TAGS = {"p", "tr"}
 SKIPPED_CLASSES = {"navheader", "navfooter", "toc", "title", "list-of-tables", "list-of-figures"}
 VOID_TAGS = {"br", "hr", "img", "col", "link", "meta", "input", "area", "base"}
 MIN_CHARS = 40  # shorter ones are labels and list stubs, not prose
 
 
 class ProseParser(HTMLParser):
-    """Collects the text of <p> elements that are not inside a skipped element."""
+    """Collects the text of <p> and <tr> elements that are not inside a skipped element."""
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
@@ -41,9 +42,14 @@ class ProseParser(HTMLParser):
         inherited = bool(self.stack) and self.stack[-1][1]
         skipped = inherited or tag in SKIPPED_TAGS or bool(classes & SKIPPED_CLASSES)
         self.stack.append((tag, skipped))
-        if tag == "p" and not skipped:
+        if tag in BLOCK_TAGS and not skipped and not (tag == "p" and self.inside("tr")):
             self.flush()
             self.text = []
+        elif tag in ("td", "th"):
+            self.handle_data(" ")
+
+    def inside(self, tag):
+        return any(t == tag for t, _ in self.stack)
 
     def handle_startendtag(self, tag, attrs):
         pass                   # XHTML <a id="..."/>: no content, nothing to close
@@ -51,7 +57,7 @@ class ProseParser(HTMLParser):
     def handle_endtag(self, tag):
         while self.stack and tag in (t for t, _ in self.stack):
             closed, _ = self.stack.pop()
-            if closed == "p":
+            if closed in BLOCK_TAGS and not (closed == "p" and self.inside("tr")):
                 self.flush()
             if closed == tag:
                 break
