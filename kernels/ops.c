@@ -148,6 +148,7 @@ vl_status vl_op_attention(vl_device *device, const vl_attention_args *a, vl_erro
     REQUIRE("attention", !a->q_mask.data ||
                              (is_vector_of(a->q_mask, VL_I64, tq) && is_vector_of(a->k_mask, VL_I64, tk)));
     REQUIRE("attention", !a->probabilities.data || is_matrix(a->probabilities, tq, a->n_heads * tk));
+    REQUIRE("attention", !overlap(a->out, a->probabilities));
     REQUIRE("attention", !overlap(a->out, a->q) && !overlap(a->out, a->k) && !overlap(a->out, a->v));
     return tq == 0 ? VL_OK : DISPATCH(attention, a, err);
 }

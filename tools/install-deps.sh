@@ -3,7 +3,7 @@
 # `install-deps.sh --check` only says what is missing (exit 1), and changes nothing.
 set -eu
 
-packages="build-essential cmake ninja-build pkg-config
+packages="python3 build-essential cmake ninja-build pkg-config
 libhdf5-dev libdnnl-dev libopenblas0-openmp libopenblas-openmp-dev libjansson-dev libyaml-dev libpcre2-dev
 libutf8proc-dev libstb-dev libjpeg-dev libcmocka-dev"
 

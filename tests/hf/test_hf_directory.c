@@ -86,8 +86,8 @@ static void test_hub(void **state)
     expect_lost("org/name.v1@v9", &paths, "--revision v9");
     expect_lost("org/absent", NULL, "hf download");
     static const char *const not_ids[] = {
-        "../cache",  "/no/such/dir", "a/b/c", "", "org/..", "org/", "./x", "-x/y", "org/name.v1@../../x",
-        "org/na me", "org/name.v1@"};
+        "../no-such-folder",   "/no/such/dir", "a/b/c",       "", "org/..", "org/", "./x", "-x/y",
+        "org/name.v1@../../x", "org/na me",    "org/name.v1@"};
     for (size_t i = 0; i < sizeof not_ids / sizeof *not_ids; i++)
         expect_lost(not_ids[i], &paths, "not a hub id");
     /* A ref that leads outside, and a snapshot that is gone. */

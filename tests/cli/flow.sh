@@ -1,0 +1,75 @@
+#!/bin/sh
+# The whole flow on a few demo scenes: cache, train, eval, export, topk; resume after SIGINT and SIGKILL.
+. "$(dirname "$0")/check.sh"
+
+model=$source/data/demo/model
+cd "$work" || exit 1
+head -60 "$source/data/demo/samples.jsonl" >samples.jsonl
+cat >flow.yaml <<YAML
+model: $model
+output: lens
+data: {samples: samples.jsonl, images: $source/data/demo, heldout: 0.4}
+cache: {dir: cache, shard_tokens: 512, batch_tokens: 256, positions: {image: 16}}
+fit: {tokens_per_step: 128, epochs: 2, validation: 0.1}
+eval: {bootstrap: 100}
+YAML
+
+expect 0 '"dry_run": true' "$vlens" cache flow.yaml --dry-run --json
+[ ! -e cache ] || fail "a dry run wrote something"
+expect 0 'rows' "$vlens" cache flow.yaml
+expect 0 'whole' "$vlens" verify cache
+expect 0 'states +13' "$vlens" info cache
+expect 0 'lens: lens' "$vlens" train flow.yaml
+expect 0 'class all-text' "$vlens" eval flow.yaml
+expect 0 '"format": "vlens-eval"' "$vlens" eval flow.yaml --json
+python3 - "$work/stdout" <<'PY' || fail "the JSON of eval does not hold what it promises"
+import json, sys
+result = json.load(open(sys.argv[1]))
+classes = {c["class"]: c for c in result["classes"]}
+assert {"text", "image", "last", "all-text", "all"} <= set(classes), classes.keys()
+for c in classes.values():
+    assert len(c["states"]) == result["n_layers"] + 1
+    for s in c["states"][:-1]:
+        assert s["tuned"]["kl"] < s["logit"]["kl"], (c["class"], s["state"], s["tuned"]["kl"], s["logit"]["kl"])
+    last = c["states"][-1]
+    assert abs(last["logit"]["kl"]) < 1e-5 and last["logit"]["top1"] == 1
+    assert last["wrong_picture"]["kl"] > 0
+PY
+expect 0 'held-out KL' "$vlens" info lens
+expect 0 'belongs to cache' "$vlens" verify lens --against cache
+expect 0 'wrote lens.npz' "$vlens" export lens --format npz --out lens.npz
+expect 0 'purple' "$vlens" topk --model "$model" --lens lens --image "$source/data/demo/images/000.png" \
+    --prompt "What color is the square? Answer with one word."
+expect 0 '"vlens-topk"' "$vlens" topk --cache cache --sample 0 --lens lens --json
+
+# caching: killed at any time, the same command ends with the same states
+(cd "$work" && "$vlens" cache flow.yaml --quiet --set cache.dir=killed >/dev/null 2>&1) &
+sleep 0.3
+pkill -KILL -f 'cache.dir=killed' 2>/dev/null
+wait 2>/dev/null
+expect 0 'rows' "$vlens" cache flow.yaml --set cache.dir=killed
+for shard in cache/shard-*.h5; do
+    cmp -s "$shard" "killed/${shard#cache/}" || fail "${shard#cache/} differs after a kill"
+done
+
+# training: interrupted and resumed, the same bits
+"$vlens" train flow.yaml --quiet --set output=resumed --set fit.epochs=2 >/dev/null 2>&1 &
+pid=$!
+sleep 0.4
+kill -INT "$pid" 2>/dev/null
+wait "$pid"
+code=$?
+[ "$code" -eq 130 ] || [ "$code" -eq 0 ] || fail "SIGINT ended with exit code $code"
+expect 0 'lens: resumed' "$vlens" train flow.yaml --set output=resumed
+python3 - lens/lens.safetensors resumed/lens.safetensors <<'PY' || fail "the resumed lens differs"
+import json, struct, sys
+def tensors(path):
+    data = open(path, "rb").read()
+    n = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + n])
+    return {k: data[8 + n:][slice(*v["data_offsets"])] for k, v in header.items() if k != "__metadata__"}
+a, b = map(tensors, sys.argv[1:])
+assert a.keys() == b.keys() and all(a[k] == b[k] for k in a)
+PY
+
+finish
