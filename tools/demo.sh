@@ -28,7 +28,6 @@ say "topk: what each layer would answer (the picture: data/demo/images/000.png)"
     --prompt "What color is the square? Answer with one word." --k 4
 
 say "eval: how far each lens is from the model itself, on pictures it never saw"
-"$vlens" eval "$config" --json >"$out/eval.json"
-"$vlens" eval "$config"
+"$vlens" eval "$config" --out "$out/eval.json"
 
 printf '\nWritten: %s (lens), %s (for NumPy), %s (the table above as JSON)\n' "$out/lens" "$out/lens.npz" "$out/eval.json"

@@ -63,6 +63,8 @@ VL_API vl_estimate vl_eval_get_gain(const vl_eval_result *result, int group, int
 /* The result as aligned text (metrics of the configuration), and as JSON (docs/FORMATS.md). Freed by vl_release. */
 VL_API vl_status vl_eval_table(char **out, const vl_eval_result *result, vl_error *err);
 VL_API vl_status vl_eval_json(char **out, const vl_eval_result *result, vl_error *err);
+/* The JSON as a file, whole or not at all. */
+VL_API vl_status vl_eval_write(const vl_eval_result *result, const char *path, vl_error *err);
 /* Records the held-out KL per layer (class "all") in the lens' own file. */
 VL_API vl_status vl_eval_record(const vl_eval_result *result, const char *lens_path, vl_error *err);
 

@@ -55,6 +55,13 @@ static vl_status cpu_open(void **context, int index, int threads, vl_error *err)
     return VL_OK;
 }
 
+void vl_cpu_limit(vl_device *device, vl_cpu_level level)
+{
+    vl_cpu *cpu = device->context;
+    cpu->has_bf16_gemm = cpu->has_bf16_gemm && level >= VL_CPU_AVX512;
+    cpu->has_avx512_bf16 = cpu->has_avx512_bf16 && level >= VL_CPU_AVX512_BF16;
+}
+
 static void cpu_describe(void *context, char *text, size_t size, int *threads)
 {
     const vl_cpu *cpu = context;

@@ -41,6 +41,10 @@ typedef struct vl_cpu {
     } scratch[SCRATCH_COUNT];
 } vl_cpu;
 
+/* For tests: makes a CPU device behave as on a lesser processor. Call it before matrices are made on the device. */
+typedef enum vl_cpu_level { VL_CPU_PLAIN = 0, VL_CPU_AVX512, VL_CPU_AVX512_BF16 } vl_cpu_level;
+void vl_cpu_limit(vl_device *device, vl_cpu_level level);
+
 /* At least `count * size` bytes, 64-byte aligned, valid until the next call for the same slot. NULL: out of memory. */
 void *vl_cpu_scratch_get(vl_cpu *cpu, vl_cpu_scratch slot, size_t count, size_t size);
 

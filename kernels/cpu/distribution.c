@@ -81,15 +81,14 @@ VL_SIMD static row_sums compare_piece(const float *z, float z_lse, const float *
     for (int64_t i = 0; i < n; i++) {
         float log_q = z[i] - z_lse, log_p = t[i] - t_lse, difference = log_p - log_q;
         float q = vl_expf(log_q), p = vl_expf(log_p), gap = p - q;
-        kl += p > 0 ? p * difference : 0.0f; /* 0 * log 0 is 0, also where log q is -inf */
+        /* 0 * log 0 is 0, also where log q is -inf. Adding q - p, which sums to 0, makes every term at least 0 and
+         * cancels the rounding of both log-sum-exps to first order. */
+        kl += (p > 0 ? p * difference : 0.0f) - gap;
         entropy -= q > 0 ? q * log_q : 0.0f;
         tv += gap > 0 ? gap : -gap;
         /* p log(p/m) + q log(q/m) with m = (p + q) / 2: log(p/m) = -log((1 + q/p) / 2), softplus of the difference */
-        float big = difference > 0 ? difference : -difference, small = vl_expf(-big);
-        /* log1p(s) on [0, 1] by atanh series: u = s / (2 + s), 2 (u + u^3/3 + ...), error below 1e-6 */
-        float u = small / (2.0f + small), u2 = u * u;
-        float log1p = 2.0f * u * (1.0f + u2 * (0.33333333f + u2 * (0.2f + u2 * (0.14285714f + u2 * 0.11111111f))));
-        float half = 0.69314718f - log1p;
+        float big = difference > 0 ? difference : -difference;
+        float half = 0.69314718f - vl_log1pf(vl_expf(-big));
         float up = half, down = half - big; /* log of the larger over m, and of the smaller over m */
         float p_part = difference > 0 ? up : down, q_part = difference > 0 ? down : up;
         js += (p > 0 ? p * p_part : 0.0f) + (q > 0 ? q * q_part : 0.0f);

@@ -1,6 +1,6 @@
-/* kernels/cpu/expf.h - an exponential that compilers vectorise: no branches, no calls.
+/* kernels/cpu/expf.h - an exponential and a logarithm that compilers vectorise: no branches, no calls.
  *
- * Cody-Waite reduction and a degree-6 polynomial; at most 2 ulp on [-87.3, 88.3]. Below it is 0 (no subnormals), above
+ * exp: Cody-Waite reduction and a degree-6 polynomial; at most 2 ulp on [-87.3, 88.3]. Below it is 0 (no subnormals), above
  * 88.4 it is infinity. NaN stays NaN. */
 #ifndef VL_KERNELS_EXPF_H
 #define VL_KERNELS_EXPF_H
@@ -29,6 +29,18 @@ static inline __attribute__((always_inline)) float vl_expf(float x)
     float scale;
     memcpy(&scale, &bits, 4);
     return x < -87.3f ? 0.0f : p * scale;
+}
+
+/* log(1 + s) for s in [0, 1], relative error 1e-8 before rounding: 2 atanh(u) with u = s / (2 + s), its series in u^2
+ * interpolated on [0, 1/9]. */
+static inline __attribute__((always_inline)) float vl_log1pf(float s)
+{
+    float u = s / (2.0f + s), w = u * u;
+    float p = 1.40788898e-1f;
+    p = p * w + 1.39825791e-1f;
+    p = p * w + 2.00122982e-1f;
+    p = p * w + 3.33331615e-1f;
+    return 2.0f * (u + u * w * p);
 }
 
 #endif

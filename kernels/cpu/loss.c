@@ -1,6 +1,9 @@
 /* Losses between a student row q = softmax(z) and a teacher row p, and their gradients dL/dz:
  *   KL(p||q):  q - p                  CE:  q - onehot(target)
- *   KL(q||p):  q (log q/p - KL)       JS:  q/2 (log q/m - KL(q||m)),  m = (p + q) / 2 */
+ *   KL(q||p):  q (log q/p - KL)       JS:  q/2 (log q/m - KL(q||m)),  m = (p + q) / 2
+ *
+ * Both KL sums also add the other distribution and subtract their own, which changes nothing as both sum to 1: every
+ * term is then at least 0, and the rounding of the log-sum-exps cancels to first order. */
 #include <math.h>
 
 #include "kernels/cpu/expf.h"
@@ -12,29 +15,18 @@ enum { PIECE = 1024 };
 static inline __attribute__((always_inline)) float log_ratio_to_mean(float log_own, float log_other)
 {
     float difference = log_other - log_own, big = difference > 0 ? difference : -difference;
-    float small = vl_expf(-big), u = small / (2.0f + small), u2 = u * u;
-    float log1p = 2.0f * u * (1.0f + u2 * (0.33333333f + u2 * (0.2f + u2 * (0.14285714f + u2 * 0.11111111f))));
-    return 0.69314718f - log1p - (difference > 0 ? difference : 0.0f);
+    return 0.69314718f - vl_log1pf(vl_expf(-big)) - (difference > 0 ? difference : 0.0f);
 }
 
-VL_SIMD static float kl_piece(float *z, const float *t, float lse, float teacher_lse, float weight, int64_t n,
-                              int gradient)
+VL_SIMD static float kl_piece(float *z, const float *t, const vl_loss_row *row, int64_t n, int gradient)
 {
     float sum = 0;
-    if (gradient) {
 #pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < n; i++) {
-            float log_q = z[i] - lse, log_p = t[i] - teacher_lse;
-            float p = vl_expf(log_p), q = vl_expf(log_q);
-            sum += p * (log_p - log_q);
-            z[i] = weight * (q - p);
-        }
-    } else {
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < n; i++) {
-            float log_q = z[i] - lse, log_p = t[i] - teacher_lse;
-            sum += vl_expf(log_p) * (log_p - log_q);
-        }
+    for (int64_t i = 0; i < n; i++) {
+        float log_q = z[i] - row->lse, log_p = t[i] - row->teacher_lse, p = vl_expf(log_p), gap = vl_expf(log_q) - p;
+        sum += p * (log_p - log_q) + gap;
+        if (gradient)
+            z[i] = row->weight * gap;
     }
     return sum;
 }
@@ -50,8 +42,8 @@ VL_SIMD static float reverse_piece(float *z, const float *t, const vl_loss_row *
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) {
-        float log_q = z[i] - row->lse, log_ratio = log_q - (t[i] - row->teacher_lse), q = vl_expf(log_q);
-        sum += q * log_ratio;
+        float log_q = z[i] - row->lse, log_p = t[i] - row->teacher_lse, log_ratio = log_q - log_p, q = vl_expf(log_q);
+        sum += q * log_ratio + (vl_expf(log_p) - q);
         if (gradient)
             z[i] = row->weight * q * (log_ratio - row->total);
     }
@@ -112,7 +104,7 @@ double vl_loss_piece(const vl_loss_row *row, float *logits, int64_t first, int64
         int64_t width = n - i < PIECE ? n - i : PIECE;
         const float *t = row->teacher + first + i;
         if (row->kind == VL_LOSS_KL)
-            loss += (double)kl_piece(logits + i, t, row->lse, row->teacher_lse, row->weight, width, gradient);
+            loss += (double)kl_piece(logits + i, t, row, width, gradient);
         else if (row->kind == VL_LOSS_REVERSE_KL)
             loss += (double)reverse_piece(logits + i, t, row, width, gradient);
         else

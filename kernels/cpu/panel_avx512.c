@@ -74,9 +74,10 @@ void vl_panel_pack(uint32_t *panel, const float *x, int64_t stride, int rows, in
     }
 }
 
-/* As vl_expf, with the hardware's scaling: exact zeros far below, no clamp needed. */
+/* As vl_expf, with the hardware's scaling, which underflows by itself. NaN stays NaN. */
 static inline __m512 exp16(__m512 x)
 {
+    x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x); /* far below, the reduction would lose its meaning */
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 8);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
@@ -104,8 +105,9 @@ float vl_panel_kl(float *z, const float *teacher, const vl_loss_row *row, int64_
         __m512 log_q = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, z + i), lse);
         __m512 log_p = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, teacher + i), teacher_lse);
         __m512 p = exp16(log_p), q = exp16(log_q);
-        sum = _mm512_mask3_fmadd_ps(p, _mm512_sub_ps(log_p, log_q), sum, mask);
-        _mm512_mask_storeu_ps(z + i, mask, _mm512_mul_ps(weight, _mm512_sub_ps(q, p)));
+        __m512 gap = _mm512_sub_ps(q, p);
+        sum = _mm512_mask_add_ps(sum, mask, sum, _mm512_fmadd_ps(p, _mm512_sub_ps(log_p, log_q), gap));
+        _mm512_mask_storeu_ps(z + i, mask, _mm512_mul_ps(weight, gap));
     }
     return _mm512_reduce_add_ps(sum);
 }

@@ -311,8 +311,26 @@ static void test_bit_rot(void **state)
     vl_cache_close(cache);
 }
 
-int main(void)
+/* For check_cache.py: one cache of each element type. */
+static int write_all(const char *folder)
 {
+    static const vl_dtype dtypes[] = {VL_F32, VL_F16, VL_BF16};
+    for (int i = 0; i < 3; i++) {
+        char path[TEMP_PATH_SIZE];
+        vl_error err = VL_ERROR_INIT;
+        snprintf(path, sizeof path, "%s/%s", folder, vl_dtype_name(dtypes[i]));
+        if (synthetic_cache_write(path, L, SAMPLES, ROWS, D, V, dtypes[i], 5, &err) != VL_OK) {
+            fprintf(stderr, "%s\n", err.message);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "--write") == 0)
+        return write_all(argv[2]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_open, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(test_read, temp_setup, temp_teardown),

@@ -75,6 +75,7 @@ vl_config *small_config(const char *output)
     snprintf(text, sizeof text, "output=%s", output);
     set(config, text);
     set(config, "precision=exact");
+    set(config, "lens.skip_positions=1");
     set(config, "fit.tokens_per_step=96");
     set(config, "fit.tile_tokens=64");
     set(config, "fit.steps=20");

@@ -142,6 +142,25 @@ static void test_loss_falls(void **state)
     close_fixture(&f);
 }
 
+/* From a closed form that is held back by its penalty, descent goes on below it. */
+static void test_falls_below_the_start(void **state)
+{
+    (void)state;
+    fixture f = open_fixture();
+    const char *optimizers[] = {"fit.optimizer=muon", "fit.optimizer=adam", "fit.optimizer=sgd"};
+    for (int k = 0; k < 3; k++) {
+        vl_fit_result r;
+        char name[32];
+        snprintf(name, sizeof name, "run-%d", k);
+        train(&r, &f, name, optimizers[k], "lens.ridge=1");
+        print_result(optimizers[k], &r);
+        for (int i = 0; i < LAYERS; i++)
+            assert_true(r.validation_kl[i] < r.start_kl[i]);
+        vl_fit_result_clear(&r);
+    }
+    close_fixture(&f);
+}
+
 static void test_all_losses_and_kinds(void **state)
 {
     (void)state;
@@ -321,7 +340,8 @@ static void test_some_layers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_loss_falls),       cmocka_unit_test(test_all_losses_and_kinds),
+        cmocka_unit_test(test_loss_falls),       cmocka_unit_test(test_falls_below_the_start),
+        cmocka_unit_test(test_all_losses_and_kinds),
         cmocka_unit_test(test_same_bits),        cmocka_unit_test(test_resume_gives_the_same_bits),
         cmocka_unit_test(test_changed_settings), cmocka_unit_test(test_bad_row_stops_one_layer),
         cmocka_unit_test(test_some_layers),

@@ -129,8 +129,8 @@ static const struct {
 } losses[] = {{"kl", VL_OBJECTIVE_KL}, {"ce", VL_OBJECTIVE_CE}, {"reverse_kl", VL_OBJECTIVE_REVERSE_KL},
               {"js", VL_OBJECTIVE_JS}};
 
-/* Measured on AVX2 and AVX-512: rows 8e-7, dA 1.1e-6, db 9e-7. */
-static const double GOLDEN_BOUND = 4e-6;
+/* Measured: rows 3.6e-7, dA 5.2e-7, db 6.1e-7. */
+static const double GOLDEN_BOUND = 2.4e-6;
 
 static void check_gradients(const problem *p, const char *loss)
 {
@@ -217,7 +217,7 @@ static void test_finite_differences(void **state)
         for (int k = 0; k < WIDTH; k++)
             worst = fmax(worst, fabs(difference(&p, (float *)p.adapter.bias.data + k) - (double)bias[k]));
         print_message("  %-10s finite differences: error %.2e of %.2e\n", losses[i].name, worst, size);
-        assert_true(worst < 3e-3 * size); /* measured 1e-3: the step's square and fp32 rounding */
+        assert_true(worst < 4.4e-4 * size); /* measured 1.1e-4: the square of the step, and fp32 rounding */
         free(weight);
         free(bias);
         close_problem(&p);

@@ -21,8 +21,7 @@ say "train: ridge start, then KL"
 "$vlens" train "$config"
 
 say "eval: baseline is the ridge start alone"
-"$vlens" eval "$config" --set eval.baseline="$out/ridge" --json >"$out/eval.json"
-"$vlens" eval "$config" --set eval.baseline="$out/ridge"
+"$vlens" eval "$config" --set eval.baseline="$out/ridge" --out "$out/eval.json"
 
 say "topk: what each layer expects after \"The capital of France is\""
 "$vlens" topk --model "$out/smollm2-135m" --lens "$out/lens" --prompt "The capital of France is" --k 4

@@ -67,7 +67,7 @@ const vl_option vl_options[] = {
      "weight of the mean over last prompt tokens"},
     {"lens.class_weights.generated", VL_OPTION_DOUBLE, AT(lens.class_weights[VL_GENERATED]), "1", NULL, 0, 1e6,
      "weight of the mean over generated tokens"},
-    {"lens.skip_positions", VL_OPTION_INT, AT(lens.skip_positions), "1", NULL, 0, BIG,
+    {"lens.skip_positions", VL_OPTION_INT, AT(lens.skip_positions), "0", NULL, 0, BIG,
      "positions at the start of a sample that are not trained on (attention sinks)"},
 
     {"fit.optimizer", VL_OPTION_ENUM, AT(fit.optimizer), "muon", "adam|sgd|muon", 0, 0,

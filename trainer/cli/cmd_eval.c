@@ -25,9 +25,10 @@ int cmd_eval(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
     vl_eval_options eval = {false};
-    const char *path = NULL, *lens = NULL;
+    const char *path = NULL, *lens = NULL, *out = NULL;
     const cli_option options[] = {
         {"lens", 'l', CLI_TEXT, &lens, "DIR", "the lens (default: the configuration's output)"},
+        {"out", 'o', CLI_TEXT, &out, "FILE", "also write the result there, as JSON"},
         {"allow-other-model", 0, CLI_FLAG, &eval.allow_other_model, NULL,
          "a lens of another model is only a warning, recorded in the result"},
         CLI_COMMON_OPTIONS(common),
@@ -50,6 +51,8 @@ int cmd_eval(const cli_command *self, int argc, char **argv)
     /* A lens carries its held-out KL with it, unless it was measured on another model's states. */
     if (status == VL_OK && !eval.allow_other_model)
         status = vl_eval_record(result, lens_path, &err);
+    if (status == VL_OK && out)
+        status = vl_eval_write(result, out, &err);
     if (status == VL_OK)
         status = common.json ? vl_eval_json(&text, result, &err) : vl_eval_table(&text, result, &err);
     code = status == VL_OK ? cli_print(text) : cli_fail(status, &err);

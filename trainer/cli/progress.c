@@ -15,7 +15,7 @@ static volatile sig_atomic_t interrupted; /* the signal's number */
 
 static struct {
     bool terminal, open;
-    const char *stage;
+    const char *stage, *finished; /* running; the last one that ended */
     double started, drawn;
     int64_t first_done;
 } bar;
@@ -91,18 +91,21 @@ static int on_progress(void *user, const vl_progress *p)
 {
     const cli_common *common = user;
     double time = now();
-    bool new_stage = !bar.stage || strcmp(bar.stage, p->stage) != 0;
-    if (new_stage) {
+    bool finished = p->done >= p->total;
+    if (finished && bar.finished && !strcmp(bar.finished, p->stage))
+        return interrupted != 0; /* its end was drawn */
+    if (!bar.stage || strcmp(bar.stage, p->stage) != 0) {
+        bar.finished = NULL;
         bar.stage = p->stage;
         bar.started = time;
         bar.first_done = p->done;
         bar.drawn = bar.terminal ? 0 : time;
     }
-    bool finished = p->done >= p->total;
     if (!common->quiet && (finished || time - bar.drawn >= (bar.terminal ? 0.1 : 10)))
         draw(p, time);
     if (finished) {
         cli_progress_end();
+        bar.finished = bar.stage;
         bar.stage = NULL;
     }
     return interrupted != 0;

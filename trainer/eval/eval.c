@@ -203,6 +203,7 @@ static vl_status prepare(evaluation *e, const vl_config *config, const vl_eval_o
     e->d = info->d_model;
     e->v = info->vocab_size;
     e->n_layers = info->n_states - 1;
+    r->has_pictures = info->n_images > 0;
     r->n_layers = e->n_layers;
     r->metrics = config->eval.metrics | 1u << VL_EVAL_KL;
     r->bootstrap = (vl_bootstrap){config->eval.bootstrap, config->eval.seed};

@@ -1,9 +1,11 @@
 /* The result of an evaluation as aligned text and as JSON. */
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "trainer/base/file.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
 #include "trainer/base/str.h"
@@ -28,48 +30,51 @@ static void put_kl_header(vl_str *out, const vl_eval_result *r, int group)
 {
     const vl_eval_group *info = &r->group_info[group];
     vl_str_printf(out, "\nclass %s: %lld rows of %lld %s, KL(model || lens) in nats\n", info->name,
-                  (long long)info->rows, (long long)info->clusters, r->wrong_rows ? "pictures" : "samples");
-    vl_str_printf(out, "%5s %9s", "state", "logit");
+                  (long long)info->rows, (long long)info->clusters, r->has_pictures ? "pictures" : "samples");
+    vl_str_printf(out, "%5s %8s", "state", "logit");
     if (r->has_baseline)
-        vl_str_printf(out, " %9s", "baseline");
-    vl_str_printf(out, " %9s %17s %19s", "tuned", "95 % interval", "logit - tuned");
+        vl_str_printf(out, " %8s", "baseline");
+    vl_str_printf(out, " %8s  %-23s", "tuned", "logit - tuned [95 %]");
     if (r->has_baseline)
-        vl_str_printf(out, " %19s", "baseline - tuned");
+        vl_str_printf(out, "  %-23s", "baseline - tuned [95 %]");
     if (info->wrong_picture_rows)
         vl_str_printf(out, " %9s", "wrong pic");
     for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_METRIC_COUNT; m++)
         if (shows(r, m))
-            vl_str_printf(out, " %8s", vl_eval_metric_name(m));
+            vl_str_printf(out, " %7s", vl_eval_metric_name(m));
     vl_str_putc(out, '\n');
 }
 
-static void put_interval(vl_str *out, vl_estimate e, bool with_mean)
+/* A difference with its interval; small ones with a digit more, so that one sees on which side of 0 they lie. */
+static void put_gain(vl_str *out, vl_estimate e)
 {
-    if (with_mean)
-        put_number(out, e.mean, 8, 3);
-    if (isnan(e.low))
-        vl_str_printf(out, "%*s", with_mean ? 12 : 18, "");
+    char text[64];
+    int digits = fabs(e.mean) < 0.1 ? 4 : 3;
+    if (isnan(e.mean))
+        snprintf(text, sizeof text, "-");
+    else if (isnan(e.low))
+        snprintf(text, sizeof text, "%.*f", digits, e.mean);
     else
-        vl_str_printf(out, with_mean ? " %5.2f..%-5.2f" : "  %7.4f..%-7.4f", e.low, e.high);
+        snprintf(text, sizeof text, "%.*f [%.*f, %.*f]", digits, e.mean, digits, e.low, digits, e.high);
+    vl_str_printf(out, "  %-23s", text);
 }
 
 static void put_state(vl_str *out, const vl_eval_result *r, int group, int64_t state)
 {
     vl_eval_cell tuned = vl_eval_get_cell(r, group, state, VL_EVAL_TUNED);
     vl_str_printf(out, "%5lld", (long long)state);
-    put_number(out, vl_eval_get_cell(r, group, state, VL_EVAL_LOGIT).kl.mean, 10, 4);
+    put_number(out, vl_eval_get_cell(r, group, state, VL_EVAL_LOGIT).kl.mean, 9, 4);
     if (r->has_baseline)
-        put_number(out, vl_eval_get_cell(r, group, state, VL_EVAL_BASELINE).kl.mean, 10, 4);
-    put_number(out, tuned.kl.mean, 10, 4);
-    put_interval(out, tuned.kl, false);
-    put_interval(out, vl_eval_get_gain(r, group, state, VL_EVAL_LOGIT), true);
+        put_number(out, vl_eval_get_cell(r, group, state, VL_EVAL_BASELINE).kl.mean, 9, 4);
+    put_number(out, tuned.kl.mean, 9, 4);
+    put_gain(out, vl_eval_get_gain(r, group, state, VL_EVAL_LOGIT));
     if (r->has_baseline)
-        put_interval(out, vl_eval_get_gain(r, group, state, VL_EVAL_BASELINE), true);
+        put_gain(out, vl_eval_get_gain(r, group, state, VL_EVAL_BASELINE));
     if (r->group_info[group].wrong_picture_rows)
         put_number(out, vl_eval_get_cell(r, group, state, VL_EVAL_WRONG_PICTURE).kl.mean, 10, 4);
     for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_METRIC_COUNT; m++)
         if (shows(r, m))
-            put_number(out, tuned.metric[m], 9, m == VL_EVAL_RANK ? 1 : 3);
+            put_number(out, tuned.metric[m], 8, m == VL_EVAL_RANK ? 1 : 3);
     vl_str_putc(out, '\n');
 }
 
@@ -94,8 +99,8 @@ vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
         for (int64_t s = 0; s <= r->n_layers; s++)
             put_state(&text, r, g, s);
     }
-    vl_str_printf(&text, "\nState %lld is the model itself. Columns after the intervals are the tuned lens'.\n",
-                  (long long)r->n_layers);
+    vl_str_printf(&text, "\nState %lld is the model itself. The columns on the right are the tuned lens'; intervals are over %s.\n",
+                  (long long)r->n_layers, r->has_pictures ? "pictures" : "samples");
     if (r->has_baseline)
         vl_str_printf(&text, "baseline: %s\n", r->baseline_path);
     if (r->wrong_rows)
@@ -165,4 +170,13 @@ vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
     json_decref(root);
     *out = text;
     return text ? VL_OK : vl_fail_nomem(err, "JSON of a result");
+}
+
+vl_status vl_eval_write(const vl_eval_result *r, const char *path, vl_error *err)
+{
+    char *text;
+    VL_TRY(vl_eval_json(&text, r, err));
+    vl_status status = vl_atomic_write(path, text, strlen(text), err);
+    vl_release(text);
+    return status;
 }

@@ -245,7 +245,7 @@ vl_status vl_tokenizer_encode(vl_token_ids *out, const vl_tokenizer *t, const ch
     if (valid < n_bytes)
         return vl_fail(err, VL_EINVAL, "text is not valid UTF-8 at byte %zu (0x%02X)", valid,
                        (unsigned)(uint8_t)text[valid]);
-    vl_pieces pieces = {VL_STR_INIT, NULL, 0, 0, false}, spare = pieces;
+    vl_pieces pieces = {0}, spare = pieces;
     vl_ids ids = {NULL, 0, 0};
     vl_scratch scratch;
     vl_status status = VL_OK;
@@ -294,7 +294,7 @@ vl_status vl_tokenizer_decode(vl_decoded *out, const vl_tokenizer *t, const int3
     *out = (vl_decoded){NULL, 0};
     if (n < 0)
         return vl_fail(err, VL_EINVAL, "%lld ids to decode", (long long)n);
-    vl_pieces pieces = {VL_STR_INIT, NULL, 0, 0, false}, spare = pieces;
+    vl_pieces pieces = {.keep_empty = true}, spare = pieces;
     vl_scratch scratch;
     vl_status status = VL_OK;
     VL_TRY(vl_scratch_init(&scratch, err));

@@ -92,6 +92,9 @@ static vl_status add_token(struct build *b, const json_t *json, const vl_vocab *
     vl_pieces_add(&b->pieces, text, size, (vl_piece){.id = -1, .first = true});
     VL_TRY(vl_normalizers_apply(b->normalizers, &b->pieces, &b->spare, &b->scratch, err));
     VL_TRY(vl_pieces_check(&b->pieces, err));
+    if (b->pieces.n == 0 && size > 0) /* the reference would find nothing everywhere */
+        return vl_fail(err, VL_EUNSUPPORTED, "%s: added token \"%.80s\" (id %d) is empty after normalization", where, text,
+                       token.id);
     if (b->pieces.n == 0)
         return VL_OK;
     return add_to_set(&b->out->normalized, token, vl_piece_text(&b->pieces, &b->pieces.items[0]),

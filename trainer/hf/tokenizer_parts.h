@@ -49,10 +49,11 @@ typedef struct vl_pieces {
     vl_str text;
     vl_piece *items; /* [n] */
     size_t n, capacity;
-    bool failed; /* an allocation failed: checked once, by vl_pieces_check */
+    bool failed;     /* an allocation failed: checked once, by vl_pieces_check */
+    bool keep_empty; /* decoders count tokens, so there an empty one stays */
 } vl_pieces;
 
-/* Appends a piece with a copy of its text; an empty one is left out (a text without characters has no pieces). */
+/* Appends a piece with a copy of its text; an empty one is left out (unless keep_empty). */
 void vl_pieces_add(vl_pieces *pieces, const char *text, size_t size, vl_piece like);
 /* Opens a piece whose text the caller then appends to pieces->text; close leaves it out where it stayed empty. */
 void vl_pieces_open(vl_pieces *pieces, vl_piece like);

@@ -39,7 +39,7 @@ void vl_pieces_close(vl_pieces *pieces)
         return;
     vl_piece *piece = &pieces->items[pieces->n - 1];
     piece->size = pieces->text.size - piece->start;
-    if (piece->size == 0)
+    if (piece->size == 0 && !pieces->keep_empty)
         pieces->n--;
 }
 
@@ -60,7 +60,7 @@ void vl_pieces_free(vl_pieces *pieces)
 {
     vl_str_clear(&pieces->text);
     vl_free(pieces->items);
-    *pieces = (vl_pieces){VL_STR_INIT, NULL, 0, 0, false};
+    *pieces = (vl_pieces){0};
 }
 
 vl_status vl_pieces_check(const vl_pieces *pieces, vl_error *err)

@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "trainer/base/mem.h"
-#include "trainer/model/scratch.h"
+#include "trainer/model/buffers.h"
 
 /* ---- weights ----------------------------------------------------------------------------------------------- */
 
@@ -83,7 +83,7 @@ static vl_status allocate(tower *t, vl_error *err)
 {
     const vl_clip_config *config = t->clip->config;
     int64_t rows = t->n_images * t->n_rows, c = config->hidden_size;
-    const vl_scratch_request requests[] = {
+    const vl_buffer_request requests[] = {
         {&t->pixels, (int64_t)config->n_channels * config->image_size, config->image_size},
         {&t->patches, config->n_patches, (int64_t)config->n_channels * config->patch_size * config->patch_size},
         {&t->a, rows, c},
@@ -92,7 +92,7 @@ static vl_status allocate(tower *t, vl_error *err)
         {&t->v, rows, c},
         {&t->mlp, rows, config->intermediate_size},
     };
-    return vl_scratch_alloc(&t->memory, t->device, requests, (int)(sizeof requests / sizeof *requests), err);
+    return vl_buffers_alloc(&t->memory, t->device, requests, (int)(sizeof requests / sizeof *requests), err);
 }
 
 static vl_status layer_norm(const tower *t, vl_tensor out, vl_tensor x, const vl_layer_norm *norm, vl_error *err)

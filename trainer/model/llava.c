@@ -6,7 +6,7 @@
 
 #include "trainer/base/mem.h"
 #include "trainer/model/family.h"
-#include "trainer/model/scratch.h"
+#include "trainer/model/buffers.h"
 
 /* Pictures that share one pass over the tower's weights. */
 enum { PICTURES = 4 };
@@ -162,13 +162,13 @@ vl_status vl_llava_merge(const vl_llava *llava, vl_pass *pass, vl_error *err)
     if (n_pictures == 0)
         return VL_OK;
     int64_t rows = (n_pictures < PICTURES ? n_pictures : PICTURES) * (llava->config->clip.n_patches + 1);
-    const vl_scratch_request requests[] = {
+    const vl_buffer_request requests[] = {
         {&b.hidden, rows, llava->config->clip.hidden_size},
         {&b.middle, rows, llava->config->text.hidden_size},
         {&b.out, rows, llava->config->text.hidden_size},
     };
     vl_status status = VL_OK;
-    VL_GOTO(vl_scratch_alloc(&b.memory, pass->device, requests, 3, err));
+    VL_GOTO(vl_buffers_alloc(&b.memory, pass->device, requests, 3, err));
     VL_GOTO(merge_all(&b, err));
 done:
     vl_device_free(pass->device, b.memory);

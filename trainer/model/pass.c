@@ -4,7 +4,7 @@
 
 #include "trainer/base/mem.h"
 #include "trainer/model/rope.h"
-#include "trainer/model/scratch.h"
+#include "trainer/model/buffers.h"
 
 /* Gate and up of this many rows are held at a time: beyond it the products gain nothing from more rows. */
 enum { MLP_ROWS = 2048 };
@@ -21,7 +21,7 @@ static vl_status allocate(vl_pass *pass, vl_error *err)
     int64_t key_width = (int64_t)text->n_kv_heads * text->head_dim;
     int64_t wide = max_i64(text->hidden_size, (int64_t)text->n_heads * text->head_dim);
     int64_t key_rows = pass->cache ? 0 : rows; /* a cache takes the keys and values itself */
-    const vl_scratch_request requests[] = {
+    const vl_buffer_request requests[] = {
         {&pass->x_data, rows, text->hidden_size}, /* residual stream */
         {&pass->wide_a, rows, wide},              /* normed rows, then the heads' output */
         {&pass->wide_b, rows, wide},              /* queries, then the branch that is added to x */
@@ -33,7 +33,7 @@ static vl_status allocate(vl_pass *pass, vl_error *err)
         {&pass->sin_data, rows, half},
         {&pass->ids_data, rows, 1},
     };
-    return vl_scratch_alloc(&pass->memory, pass->device, requests, (int)(sizeof requests / sizeof *requests), err);
+    return vl_buffers_alloc(&pass->memory, pass->device, requests, (int)(sizeof requests / sizeof *requests), err);
 }
 
 vl_status vl_pass_init(vl_pass *out, const vl_pass_args *args, vl_error *err)

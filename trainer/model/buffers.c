@@ -1,11 +1,11 @@
-#include "trainer/model/scratch.h"
+#include "trainer/model/buffers.h"
 
 #include "trainer/base/mem.h"
 
 enum { ALIGNMENT = 64, ELEMENT = 4 };
 
 /* Bytes of one request, rounded up so that the next array is aligned too. */
-static bool request_bytes(size_t *out, const vl_scratch_request *request)
+static bool request_bytes(size_t *out, const vl_buffer_request *request)
 {
     if (request->rows < 0 || request->columns < 0)
         return false;
@@ -17,7 +17,7 @@ static bool request_bytes(size_t *out, const vl_scratch_request *request)
     return true;
 }
 
-vl_status vl_scratch_alloc(void **memory, vl_device *device, const vl_scratch_request *requests, int n, vl_error *err)
+vl_status vl_buffers_alloc(void **memory, vl_device *device, const vl_buffer_request *requests, int n, vl_error *err)
 {
     size_t total = ALIGNMENT, bytes;
     for (int i = 0; i < n; i++)

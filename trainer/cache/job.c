@@ -1,0 +1,126 @@
+#include "trainer/cache/job.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "trainer/base/file.h"
+#include "trainer/base/mem.h"
+#include "trainer/base/sha256.h"
+#include "trainer/base/version.h"
+#include "trainer/cache/settings.h"
+
+/* The arrays of the head stay in the model's memory: what is prepared on the device is given back at once. */
+static vl_status find_head(vl_cache_job *job, vl_error *err)
+{
+    vl_head *head;
+    VL_TRY(vl_head_from_model(&head, job->model, err));
+    job->head = *vl_head_get_source(head);
+    memcpy(job->meta.fingerprint, vl_head_get_info(head)->fingerprint, sizeof job->meta.fingerprint);
+    vl_head_close(head);
+    return VL_OK;
+}
+
+static vl_status make_settings(vl_cache_job *job, vl_error *err)
+{
+    const vl_config *config = job->config;
+    char hash[VL_SHA256_HEX];
+    bool text = config->data.text && config->data.text[0];
+    const char *path = text ? config->data.text : config->data.samples;
+    if (!path || !path[0])
+        return vl_fail(err, VL_EINVAL, "data.samples (a JSONL file) or data.text (a corpus) is missing");
+    VL_TRY(vl_sha256_file(path, hash, err));
+    vl_settings_source source = {config, job->info, job->meta.fingerprint, hash, job->meta.dtype};
+    return vl_settings_make(&job->meta.settings, &source, err);
+}
+
+static vl_dtype choose_dtype(vl_cache_dtype dtype)
+{
+    switch (dtype) {
+    case VL_CACHE_F16: return VL_F16;
+    case VL_CACHE_F32: return VL_F32;
+    case VL_CACHE_BF16:
+    case VL_CACHE_AUTO: break;
+    }
+    return VL_BF16;
+}
+
+vl_status vl_job_open(vl_cache_job *out, const vl_config *config, vl_model *model, const vl_observer *observer,
+                      vl_error *err)
+{
+    vl_status status = VL_OK;
+    const vl_model_info *info = vl_model_get_info(model);
+    *out = (vl_cache_job){.config = config, .model = model, .info = info, .observer = observer};
+    if (config->cache.positions[VL_GENERATED] == VL_ALL)
+        return vl_fail(err, VL_EINVAL, "cache.positions.generated is all, expected a number of tokens");
+    out->meta = (vl_cache_meta){.d_model = info->d_model, .n_layers = info->n_layers, .vocab_size = info->vocab_size,
+                                .dtype = choose_dtype(config->cache.dtype)};
+    out->meta.model_id = vl_strdup(config->model ? config->model : info->path);
+    out->meta.model_type = vl_strdup(info->model_type);
+    out->meta.vlens_version = vl_strdup(VLENS_VERSION);
+    if (!out->meta.model_id || !out->meta.model_type || !out->meta.vlens_version)
+        VL_GOTO(vl_fail_nomem(err, "cache"));
+    VL_GOTO(vl_cache_directory(&out->directory, config, err));
+    VL_GOTO(find_head(out, err));
+    VL_GOTO(make_settings(out, err));
+done:
+    if (status != VL_OK)
+        vl_job_close(out);
+    return status;
+}
+
+void vl_job_close(vl_cache_job *job)
+{
+    vl_meta_clear(&job->meta);
+    vl_samples_clear(&job->samples);
+    vl_free(job->directory);
+    vl_free(job->hashes);
+    vl_free(job->image_hash);
+    vl_free(job->first_image);
+    vl_free(job->heldout);
+    vl_free(job->n_forward);
+    vl_free(job->available);
+    memset(job, 0, sizeof *job);
+}
+
+vl_status vl_job_read(vl_cache_job *job, vl_error *err)
+{
+    VL_TRY(vl_samples_read(&job->samples, job->config, vl_model_tokenizer(job->model), err));
+    for (int64_t i = 0; i < job->samples.n; i++) {
+        const vl_sample *sample = &job->samples.items[i];
+        job->has_answers = job->has_answers || sample->answer;
+        if (sample->n_images > 0 && !job->info->sees_images) {
+            vl_status status = vl_fail(err, VL_EINVAL, "an image, but %s is a text model (%s)", job->info->path,
+                                       job->info->model_type);
+            return vl_sample_prefix(err, status, &job->samples, sample);
+        }
+    }
+    return VL_OK;
+}
+
+void vl_job_message(const vl_cache_job *job, bool is_warning, const char *format, ...)
+{
+    char line[512];
+    if (!job->observer || !job->observer->message)
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    job->observer->message(job->observer->user, is_warning, line);
+}
+
+vl_status vl_job_progress(vl_cache_job *job, const char *stage, const char *unit, int64_t done, int64_t total,
+                          vl_error *err)
+{
+    double now = vl_clock();
+    if (!job->observer || !job->observer->progress || (done < total && now - job->reported < 0.2))
+        return VL_OK;
+    job->reported = now;
+    vl_progress progress = {stage, unit, done, total, (double)NAN};
+    if (job->observer->progress(job->observer->user, &progress) != 0)
+        return vl_fail(err, VL_ECANCELLED, "caching was stopped after %lld of %lld %s; the same command goes on from "
+                       "the shards that are whole", (long long)done, (long long)total, unit);
+    return VL_OK;
+}

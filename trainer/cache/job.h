@@ -1,0 +1,91 @@
+/* cache/job.h - one caching run: what is known before the model runs, and the steps that build.c calls in order. */
+#ifndef VL_CACHE_JOB_H
+#define VL_CACHE_JOB_H
+
+#include <vlens/cache.h>
+
+#include "trainer/cache/meta.h"
+#include "trainer/cache/queue.h"
+#include "trainer/cache/samples.h"
+#include "trainer/model/head.h"
+
+typedef struct vl_cache_job {
+    const vl_config *config;
+    vl_model *model;
+    const vl_model_info *info;
+    const vl_observer *observer;
+    char *directory;
+    vl_cache_meta meta;  /* texts owned; with settings */
+    vl_head_source head; /* points into the model */
+    vl_sample_list samples;
+    bool has_answers;
+    /* Filled by vl_job_split. */
+    char (*hashes)[65];     /* [distinct image paths] */
+    const char **image_hash; /* [images of all samples, in order] */
+    int64_t *first_image;   /* [S] of a sample in image_hash */
+    int64_t n_images;       /* distinct by hash */
+    int64_t n_heldout_images;
+    uint8_t *heldout; /* [S] */
+    /* Filled by vl_job_count. */
+    int64_t *n_forward;                    /* [S] rows that run; tokens to be generated are counted in full */
+    int64_t (*available)[VL_CLASS_COUNT];  /* [S] rows that could be kept, by class */
+    int64_t n_rows;                        /* kept, of all samples */
+    int64_t chunk_rows;
+    /* For progress. */
+    double reported;
+    int64_t done, total;
+} vl_cache_job;
+
+/* Everything that takes no pass over the data: head, settings, directory. */
+vl_status vl_job_open(vl_cache_job *out, const vl_config *config, vl_model *model, const vl_observer *observer,
+                      vl_error *err);
+void vl_job_close(vl_cache_job *job);
+/* Reads the samples. */
+vl_status vl_job_read(vl_cache_job *job, vl_error *err);
+/* Hashes the images and decides which samples are held out. */
+vl_status vl_job_split(vl_cache_job *job, vl_error *err);
+/* Counts the rows of every sample from its text: no picture is decoded. */
+vl_status vl_job_count(vl_cache_job *job, vl_error *err);
+void vl_job_plan(vl_cache_plan *out, const vl_cache_job *job);
+/* Rows of a sample that are kept. */
+int64_t vl_job_kept(const vl_cache_job *job, int64_t sample, const int64_t limits[VL_CLASS_COUNT]);
+/* cache.max_bytes, and room on the disk for what is still to be written from sample `first` on. */
+vl_status vl_job_check_space(const vl_cache_job *job, int64_t first, vl_error *err);
+
+void vl_job_message(const vl_cache_job *job, bool is_warning, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Reports at most a few times a second (always at the end). VL_ECANCELLED where the callback asks to stop. */
+vl_status vl_job_progress(vl_cache_job *job, const char *stage, const char *unit, int64_t done, int64_t total,
+                          vl_error *err);
+
+/* ---- files of earlier runs (resume.c) ---------------------------------------------------------------------- */
+
+/* Removes shards, index and temporary files by their names, or (only_temporary) what a killed run left half-written. */
+vl_status vl_cache_remove_files(const char *directory, bool only_temporary, vl_error *err);
+/* Whether a whole cache made with the same settings lies there; then *plan (may be NULL) is what it holds. Another one
+ * is VL_EMISMATCH. */
+vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, const vl_cache_job *job, vl_error *err);
+typedef struct vl_resume {
+    int64_t n_shards;    /* whole ones from the start */
+    int64_t next_sample; /* index of the first sample that they do not hold */
+    int64_t n_rows;
+} vl_resume;
+vl_status vl_job_find_shards(vl_resume *out, const vl_cache_job *job, vl_error *err);
+
+/* ---- the forward pass (batch.c) ---------------------------------------------------------------------------- */
+
+typedef struct vl_batch vl_batch;
+vl_status vl_batch_new(vl_batch **out, vl_cache_job *job, vl_error *err);
+void vl_batch_free(vl_batch *batch);
+/* Encodes samples from *next on until the batch is large enough or the shard, which holds `shard_rows` rows, is full. */
+vl_status vl_batch_collect(vl_batch *batch, int64_t *next, int64_t shard_rows, vl_error *err);
+/* Rows that the batch runs, and keeps. */
+int64_t vl_batch_tokens(const vl_batch *batch);
+int64_t vl_batch_rows(const vl_batch *batch);
+/* Runs the model; states and tables go to the queue as rows [first_row, ...) of its shard. Without a queue (to measure)
+ * they are thrown away. The batch is empty afterwards. */
+vl_status vl_batch_run(vl_batch *batch, vl_write_queue *queue, int64_t first_row, vl_error *err);
+/* Values of all batches so far that float16 cannot hold. */
+int64_t vl_batch_overflows(const vl_batch *batch);
+
+#endif

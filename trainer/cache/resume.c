@@ -1,0 +1,199 @@
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "trainer/base/file.h"
+#include "trainer/base/mem.h"
+#include "trainer/cache/index.h"
+#include "trainer/cache/job.h"
+#include "trainer/cache/open.h"
+#include "trainer/cache/settings.h"
+
+/* ---- names ------------------------------------------------------------------------------------------------- */
+
+static const char *skip_digits(const char *text)
+{
+    const char *at = text;
+    while (isdigit((unsigned char)*at))
+        at++;
+    return at;
+}
+
+/* Is this a name that vlens gives: index.h5 or shard-<digits>.h5, with or without .tmp-<digits>? */
+static bool is_ours(const char *name, bool *temporary)
+{
+    const char *at = NULL;
+    if (strncmp(name, "index.h5", 8) == 0)
+        at = name + 8;
+    else if (strncmp(name, "shard-", 6) == 0 && isdigit((unsigned char)name[6]))
+        at = strncmp(skip_digits(name + 6), ".h5", 3) == 0 ? skip_digits(name + 6) + 3 : NULL;
+    *temporary = at && strncmp(at, ".tmp-", 5) == 0 && at[5] && *skip_digits(at + 5) == 0;
+    return at && (*at == 0 || *temporary);
+}
+
+vl_status vl_cache_remove_files(const char *directory, bool only_temporary, vl_error *err)
+{
+    vl_status status = VL_OK;
+    DIR *dir = opendir(directory);
+    if (!dir)
+        return errno == ENOENT ? VL_OK : vl_fail_errno(err, VL_EIO, "%s: cannot list", directory);
+    for (struct dirent *e; status == VL_OK && (e = readdir(dir)) != NULL;) {
+        bool temporary;
+        if (!is_ours(e->d_name, &temporary) || (only_temporary && !temporary))
+            continue;
+        if (unlinkat(dirfd(dir), e->d_name, 0) != 0 && errno != ENOENT)
+            status = vl_fail_errno(err, VL_EIO, "%s/%s: cannot remove", directory, e->d_name);
+    }
+    closedir(dir);
+    return status;
+}
+
+/* ---- a whole cache ----------------------------------------------------------------------------------------- */
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Distinct pictures, and those of held-out samples: an image is never on both sides. */
+static vl_status count_images(vl_cache_plan *plan, const vl_cache *cache, vl_error *err)
+{
+    const vl_image_table *images = &cache->tables.images;
+    const char **hashes[2] = {vl_alloc((size_t)images->n + 1, sizeof(char *)),
+                              vl_alloc((size_t)images->n + 1, sizeof(char *))};
+    int32_t *rows = vl_alloc((size_t)images->n + 1, sizeof *rows);
+    int64_t n[2] = {0, 0}, distinct[2] = {0, 0};
+    vl_status status = hashes[0] && hashes[1] && rows ? VL_OK : vl_fail_nomem(err, "image hashes");
+    if (status == VL_OK)
+        status = vl_tables_find_samples(rows, cache->index, &cache->tables.samples, images->sample, images->n,
+                                        "/images/sample", err);
+    for (int64_t i = 0; status == VL_OK && i < images->n; i++) {
+        int side = cache->tables.samples.heldout[rows[i]];
+        hashes[side][n[side]++] = images->sha256[i];
+    }
+    for (int side = 0; status == VL_OK && side < 2; side++) {
+        qsort(hashes[side], (size_t)n[side], sizeof *hashes[side], by_text);
+        for (int64_t i = 0; i < n[side]; i++)
+            distinct[side] += i == 0 || strcmp(hashes[side][i], hashes[side][i - 1]) != 0;
+    }
+    plan->n_images = distinct[0] + distinct[1];
+    plan->n_heldout_images = distinct[1];
+    vl_free(hashes[0]);
+    vl_free(hashes[1]);
+    vl_free(rows);
+    return status;
+}
+
+static vl_status describe(vl_cache_plan *plan, const vl_cache *cache, vl_error *err)
+{
+    const vl_cache_info *info = &cache->info;
+    *plan = (vl_cache_plan){.n_samples = info->n_samples, .n_resumed_tokens = info->n_tokens};
+    plan->n_bytes = info->n_tokens * info->n_states * info->d_model * (int64_t)vl_dtype_size(info->dtype);
+    for (int64_t i = 0; i < info->n_samples; i++)
+        plan->n_heldout += cache->samples.heldout[i];
+    for (int64_t i = 0; i < info->n_tokens; i++)
+        plan->n_tokens[cache->tokens.token_class[i]]++;
+    return count_images(plan, cache, err);
+}
+
+vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, const vl_cache_job *job, vl_error *err)
+{
+    vl_cache *cache;
+    vl_error reason = VL_ERROR_INIT;
+    *found = false;
+    if (!vl_cache_exists(job->directory))
+        return VL_OK;
+    /* The settings first: a cache with other settings is an error whether or not it is whole. */
+    vl_h5 file;
+    vl_cache_meta meta;
+    char *path = vl_path_join(job->directory, "index.h5");
+    if (!path)
+        return vl_fail_nomem(err, "cache");
+    vl_status status = vl_h5_open(&file, path, err);
+    if (status == VL_OK)
+        status = vl_meta_read(&meta, file, err);
+    vl_h5_close(&file);
+    if (status == VL_OK) {
+        status = vl_settings_compare(meta.settings, job->meta.settings, path, err);
+        vl_meta_clear(&meta);
+    }
+    vl_free(path);
+    VL_TRY(status);
+    if (vl_cache_open(&cache, job->directory, &reason) != VL_OK) {
+        vl_job_message(job, true, "the cache is damaged and is mended: %s", reason.message);
+        return VL_OK;
+    }
+    *found = true;
+    status = plan ? describe(plan, cache, err) : VL_OK;
+    vl_cache_close(cache);
+    return status;
+}
+
+/* ---- whole shards ------------------------------------------------------------------------------------------ */
+
+
+/* The shard must hold the samples that follow, with the same pictures on the same sides. */
+static vl_status match_samples(vl_resume *resume, const vl_cache_job *job, const vl_shard_summary *shard,
+                               const char *path, vl_error *err)
+{
+    const vl_sample_table *samples = &shard->tables.samples;
+    const vl_image_table *images = &shard->tables.images;
+    int64_t image = 0;
+    for (int64_t i = 0; i < samples->n; i++) {
+        int64_t at = resume->next_sample + i;
+        if (at >= job->samples.n || job->samples.items[at].number != samples->id[i])
+            return vl_fail(err, VL_EMISMATCH, "%s: holds sample %lld where sample %lld is expected; --fresh rebuilds the "
+                           "cache", path, (long long)samples->id[i],
+                           at < job->samples.n ? (long long)job->samples.items[at].number : -1LL);
+        for (int k = 0; k < job->samples.items[at].n_images; k++, image++)
+            if (image >= images->n || strcmp(images->sha256[image], job->image_hash[job->first_image[at] + k]) != 0)
+                return vl_fail(err, VL_EMISMATCH, "%s: the image %s changed since the shard was written; --fresh "
+                               "rebuilds the cache", path, job->samples.items[at].images[k]);
+        if (samples->heldout[i] != job->heldout[at])
+            return vl_fail(err, VL_EMISMATCH, "%s: sample %lld is on the other side of the split: images changed since "
+                           "the shard was written; --fresh rebuilds the cache", path, (long long)samples->id[i]);
+    }
+    resume->next_sample += samples->n;
+    resume->n_rows += shard->n_tokens;
+    resume->n_shards++;
+    return VL_OK;
+}
+
+static vl_status find_shard(bool *found, vl_resume *resume, const vl_cache_job *job, vl_error *err)
+{
+    char name[VL_SHARD_NAME_SIZE];
+    vl_shard_summary shard;
+    vl_error reason = VL_ERROR_INIT;
+    *found = false;
+    vl_shard_name(name, resume->n_shards);
+    char *path = vl_path_join(job->directory, name);
+    if (!path)
+        return vl_fail_nomem(err, name);
+    vl_status status = VL_OK;
+    if (vl_path_exists(path)) {
+        if (vl_shard_read(&shard, path, &reason) == VL_OK) {
+            status = vl_settings_compare(shard.meta.settings, job->meta.settings, path, err);
+            if (status == VL_OK)
+                status = match_samples(resume, job, &shard, path, err);
+            vl_shard_summary_clear(&shard);
+            *found = status == VL_OK;
+        } else {
+            vl_job_message(job, true, "a shard is damaged and is made again: %s", reason.message);
+        }
+    }
+    vl_free(path);
+    return status;
+}
+
+vl_status vl_job_find_shards(vl_resume *out, const vl_cache_job *job, vl_error *err)
+{
+    bool found = true;
+    *out = (vl_resume){0, 0, 0};
+    while (found && out->next_sample < job->samples.n)
+        VL_TRY(find_shard(&found, out, job, err));
+    return VL_OK;
+}
