@@ -30,7 +30,8 @@ static bool is_vector_of(vl_tensor t, vl_dtype dtype, int64_t n)
 {
     if (!t.data || t.dtype != dtype)
         return false;
-    return (t.ndim == 1 && t.shape[0] == n) || (t.ndim == 2 && t.shape[0] * t.shape[1] == n && t.row_stride == t.shape[1]);
+    return (t.ndim == 1 && t.shape[0] == n) ||
+           (t.ndim == 2 && t.shape[0] * t.shape[1] == n && t.row_stride == t.shape[1]);
 }
 
 static bool is_vector(vl_tensor t, int64_t n)

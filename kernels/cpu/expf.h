@@ -1,7 +1,7 @@
 /* kernels/cpu/expf.h - an exponential and a logarithm that compilers vectorise: no branches, no calls.
  *
- * exp: Cody-Waite reduction and a degree-6 polynomial; at most 2 ulp on [-87.3, 88.3]. Below it is 0 (no subnormals), above
- * 88.4 it is infinity. NaN stays NaN. */
+ * exp: Cody-Waite reduction and a degree-6 polynomial; at most 2 ulp on [-87.3, 88.3]. Below it is 0 (no subnormals),
+ * above 88.4 it is infinity. NaN stays NaN. */
 #ifndef VL_KERNELS_EXPF_H
 #define VL_KERNELS_EXPF_H
 
@@ -23,9 +23,9 @@ static inline __attribute__((always_inline)) float vl_expf(float x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + (r + 1.0f);
-    int32_t bits;
+    uint32_t bits; /* far outside the range it wraps, and the last line discards it */
     memcpy(&bits, &shifted, 4);
-    bits = (int32_t)((uint32_t)bits << 23) + 0x3f800000;
+    bits = (bits << 23) + 0x3f800000u;
     float scale;
     memcpy(&scale, &bits, 4);
     return x < -87.3f ? 0.0f : p * scale;

@@ -2,7 +2,8 @@
 
     check_cache.py CACHE            checks the schema, the virtual dataset against the shards, the split
     check_cache.py --self-test PROGRAM
-                                    lets the program write caches (`PROGRAM --write DIR`) and checks them
+                                    lets the program write caches (`PROGRAM --write DIR`) and checks them, then writes caches of
+                                    its own, good and spoilt, for the program to open (`PROGRAM --open DIR`)
 """
 
 import hashlib
@@ -28,7 +29,7 @@ def texts(dataset):
     return [t.decode() if isinstance(t, bytes) else t for t in dataset[()]]
 
 
-def check_attributes(f, complete=True):
+def check_attributes(f):
     need(f.attrs["format"] in ("vlens-cache", b"vlens-cache"), "format")
     need(f.attrs["version"] == 1, "version")
     need(f.attrs["complete"] == 1, "complete")
@@ -162,12 +163,110 @@ def check_cache(path):
               f"{len(f['shards/name'])} shards")
 
 
+def write_foreign(path, dtype=np.float16, spoil=None, n=50, d=6, layers=2, v=30):
+    """Bring your own activations: one file, plain numpy types, nothing that is optional."""
+    random = np.random.default_rng(1)
+    with h5py.File(os.path.join(path, "index.h5"), "w") as f:
+        f.create_dataset("states", data=random.normal(size=(layers + 1, n, d)).astype(dtype), compression="gzip")
+        sample = np.repeat([4, 9], n // 2)
+        f["tokens/id"] = random.integers(0, v, n)
+        f["tokens/next_id"] = random.integers(-1, v, n)
+        f["tokens/position"] = np.arange(n)
+        f["tokens/sample"] = sample
+        f["tokens/class"] = np.zeros(n, np.uint8)
+        f["tokens/image"] = np.full(n, -1)
+        f["tokens/patch"] = np.full((n, 3), -1)
+        f["samples/id"] = [4, 9]
+        f["samples/prompt"] = ["first", "zweiter \u00e4"]
+        f["samples/split"] = np.array([False, True])
+        f["head/weight"] = random.normal(size=(v, d)).astype(np.float32)
+        f["head/norm_weight"] = np.ones(d, np.float32)
+        f["head"].attrs.update({"norm": "rms", "eps": np.float32(1e-5)})
+        f.attrs.update({"format": "vlens-cache", "version": 1, "d_model": d, "n_layers": layers, "vocab_size": v})
+        f.attrs["complete"] = True
+        if spoil:
+            spoil(f)
+        return float(f["states"][()].astype(np.float64).sum()), fingerprint(f) if "weight" in f["head"] else ""
+
+
+def replace(name, value, **options):
+    def spoil(f):
+        del f[name]
+        if value is not None:
+            f.create_dataset(name, data=value, **options)
+
+    return spoil
+
+
+def external(f):
+    del f["tokens/id"]
+    f["tokens/id"] = h5py.ExternalLink("other.h5", "/x")
+
+
+def virtual(f):
+    del f["states"]
+    layout = h5py.VirtualLayout((3, 50, 6), np.float16)
+    layout[:] = h5py.VirtualSource("nowhere.h5", "states", (3, 50, 6))
+    f.create_virtual_dataset("states", layout)
+
+
+SPOILT = [
+    (replace("tokens/id", np.full(50, 2**33)), "/tokens/id[0] is 8589934592"),
+    (replace("tokens/id", np.zeros(50)), "/tokens/id does not hold integers"),
+    (replace("tokens/id", np.zeros(49, int)), "/tokens/id has 49 entries, expected 50"),
+    (replace("tokens/class", np.full(50, 4, np.uint8)), "/tokens/class[0] is 4"),
+    (replace("tokens/class", None), "dataset /tokens/class is missing"),
+    (replace("tokens/patch", np.zeros((50, 2), int)), "/tokens/patch has shape [50, 2], expected [50, 3]"),
+    (replace("tokens/image", np.zeros(50, int)), "/images has 0 entries"),
+    (replace("tokens/sample", np.full(50, 5)), "is sample 5, which /samples/id does not hold"),
+    (replace("samples/id", [4, 4]), "/samples/id holds 4 twice"),
+    (replace("samples/split", [0, 2]), "/samples/split[1] is 2"),
+    (replace("samples/prompt", [b"a\xff", b"b"]), "/samples/prompt holds text that is no UTF-8"),
+    (replace("states", np.zeros((3, 50, 6))), "element type other than"),
+    (replace("states", np.zeros((4, 50, 6), "f4")), "/states has shape [4, 50, 6]"),
+    (replace("states", np.zeros((50, 6), "f4")), "/states has 2 dimensions"),
+    (replace("head/weight", np.zeros((29, 6), "f4")), "/head/weight has 2 dimensions, the first of 29"),
+    (replace("head/weight", None), "dataset /head/weight is missing"),
+    (lambda f: f.attrs.modify("complete", 0), "not complete"),
+    (lambda f: f.attrs.modify("version", 2), "version 2"),
+    (lambda f: f.attrs.modify("format", "other"), "expected \"vlens-cache\""),
+    (lambda f: f.attrs.modify("d_model", 7), "d_model = 7"),
+    (lambda f: f.attrs.modify("n_layers", -1), "\"n_layers\" is -1"),
+    (lambda f: f["head"].attrs.modify("norm", "max"), "expected \"rms\" or \"layer\""),
+    (lambda f: f.attrs.create("fingerprint", "0" * 64), "has the fingerprint"),
+    (external, "is reached through a link"),
+    (virtual, "/states is virtual but there is no /shards"),
+    (lambda f: f.create_group("shards"), "dataset /shards/name is missing"),
+    (lambda f: f.update({"shards/name": ["../x.h5"], "shards/n_tokens": [50], "shards/uuid": [""]}),
+     "expected the name of a file of the same folder"),
+]
+
+
+def try_open(program, folder):
+    return subprocess.run([program, "--open", folder], capture_output=True, text=True).stdout.strip()
+
+
+def check_foreign(program, folder):
+    for dtype in ("<f2", ">f2", "<f4", ">f4"):
+        total, identity = write_foreign(folder, dtype)
+        words = try_open(program, folder).split()
+        need(len(words) == 2 and abs(float(words[0]) - total) < 1e-5 and words[1] == identity,
+             f"a cache of h5py with {dtype}: {words}, expected {total} {identity}")
+    for spoil, expected in SPOILT:
+        write_foreign(folder, spoil=spoil)
+        found = try_open(program, folder)
+        need(expected in found, f'"{found}", expected "{expected}"')
+    print(f"{len(SPOILT)} spoilt caches were refused")
+
+
 def main():
     if len(sys.argv) == 3 and sys.argv[1] == "--self-test":
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run([sys.argv[2], "--write", folder], check=True)
             for name in sorted(os.listdir(folder)):
                 check_cache(os.path.join(folder, name))
+        with tempfile.TemporaryDirectory() as folder:
+            check_foreign(sys.argv[2], folder)
     else:
         need(len(sys.argv) == 2, __doc__)
         check_cache(sys.argv[1])

@@ -176,8 +176,14 @@ static vl_status write_spoiled(const char *folder, const spoil *what, vl_error *
 {
     static char settings[] = "x";
     float zeros[4 * D] = {0}, weight[V * D] = {0}, norm[D] = {0};
-    vl_head_source head = {.d_model = D, .vocab_size = V, .n_layers = 1, .eps = 1e-5, .weight_dtype = VL_F32,
-                           .weight = weight, .norm_dtype = VL_F32, .norm_weight = norm};
+    vl_head_source head = {.d_model = D,
+                           .vocab_size = V,
+                           .n_layers = 1,
+                           .eps = 1e-5,
+                           .weight_dtype = VL_F32,
+                           .weight = weight,
+                           .norm_dtype = VL_F32,
+                           .norm_weight = norm};
     vl_cache_meta meta = {.d_model = D, .n_layers = 1, .vocab_size = V, .dtype = VL_F32, .settings = settings};
     vl_tables tables = {0};
     vl_shard_writer *writer;
@@ -327,8 +333,36 @@ static int write_all(const char *folder)
     return 0;
 }
 
+/* For check_cache.py: opens a cache that Python wrote and prints the sum of its states, or the error. */
+static int open_foreign(const char *path)
+{
+    vl_error err = VL_ERROR_INIT;
+    vl_cache *cache;
+    if (vl_cache_verify(path, NULL, &err) != VL_OK || vl_cache_open(&cache, path, &err) != VL_OK) {
+        printf("%s\n", err.message);
+        return 1;
+    }
+    const vl_cache_info *info = vl_cache_get_info(cache);
+    int64_t n = info->n_tokens * info->d_model;
+    float *f32 = calloc((size_t)n, 4);
+    uint16_t *half = (uint16_t *)f32;
+    double sum = 0;
+    for (int64_t state = 0; state < info->n_states; state++) {
+        if (vl_cache_read(f32, cache, state, 0, info->n_tokens, &err) != VL_OK)
+            return 1;
+        for (int64_t i = 0; i < n; i++)
+            sum += info->dtype == VL_F32 ? f32[i] : info->dtype == VL_F16 ? vl_f16_to_f32(half[i]) : 1e30;
+    }
+    printf("%.9g %s\n", sum, info->fingerprint);
+    free(f32);
+    vl_cache_close(cache);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--open") == 0)
+        return open_foreign(argv[2]);
     if (argc == 3 && strcmp(argv[1], "--write") == 0)
         return write_all(argv[2]);
     const struct CMUnitTest tests[] = {

@@ -13,7 +13,7 @@ fail() {
 }
 
 # expect CODE PATTERN COMMAND...: exit code, and a pattern (grep -E) on stderr or stdout.
-# An error must be one line, beginning with "vlens".
+# An error must be one line, the last one, and the only one that begins with "vlens".
 expect() {
     code=$1
     pattern=$2
@@ -23,9 +23,9 @@ expect() {
     [ "$got" -eq "$code" ] || fail "exit code $got, expected $code: $*"
     grep -qE -- "$pattern" "$work/stderr" "$work/stdout" || fail "no \"$pattern\" in the output of: $*"
     if [ "$code" -ne 0 ]; then
-        lines=$(grep -c '' "$work/stderr")
-        [ "$lines" -eq 1 ] || fail "$lines lines on stderr, expected one: $*"
-        grep -q '^vlens' "$work/stderr" || fail "the error does not say that it is vlens': $*"
+        lines=$(grep -c '^vlens' "$work/stderr")
+        [ "$lines" -eq 1 ] || fail "$lines error lines, expected one: $*"
+        tail -n 1 "$work/stderr" | grep -q '^vlens' || fail "the error is not the last line: $*"
     fi
 }
 

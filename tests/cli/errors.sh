@@ -9,10 +9,10 @@ cd "$work" || exit 1
 cat >good.yaml <<YAML
 model: $model
 output: lens
-data: {samples: samples.jsonl, images: $source/data/demo, heldout: 0.5, max_samples: 4}
+data: {samples: samples.jsonl, images: $source/data/demo, heldout: 0.4, max_samples: 8}
 cache: {dir: cache}
 YAML
-head -4 "$source/data/demo/samples.jsonl" >samples.jsonl
+head -8 "$source/data/demo/samples.jsonl" >samples.jsonl
 
 # usage
 expect 2 'is no command' "$vlens" trian
@@ -70,11 +70,21 @@ data[-5] ^= 1
 open(sys.argv[1], "wb").write(data)
 PY
 expect 1 'sha256' "$vlens" verify other-lens
-expect 1 'fingerprint' "$vlens" verify lens --against "$source/tests/golden/fixtures/models/llava-base-f32"
-expect 2 '"pickle"' "$vlens" export lens --format pickle --out x
+expect 1 'made for 12 layers of width 128' "$vlens" verify lens --against "$source/tests/golden/fixtures/models/llava-base-f32"
+expect 2 'pickle.*npz' "$vlens" export lens --format pickle --out x
 expect 1 'cannot create' "$vlens" export lens --format npz --out no/such/folder/x.npz
 printf 'x' | dd of=cache/shard-00000.h5 bs=1 seek=4000 conv=notrunc 2>/dev/null
 truncate -s 20000 cache/shard-00000.h5
 expect 1 'shard-00000.h5' "$vlens" eval good.yaml
+
+# a full disk: a file-size limit makes every write beyond 64 KiB fail, as ENOSPC would
+full() {
+    (ulimit -f 128 && exec "$@")
+}
+expect 1 'full/shard-00000.h5' full "$vlens" cache good.yaml --set cache.dir=full
+[ ! -e full/index.h5 ] || fail "a cache that could not be written has an index"
+expect 0 'full' "$vlens" cache good.yaml --set cache.dir=full
+expect 1 'lens.npz' full "$vlens" export lens --format npz --out lens.npz
+[ ! -e lens.npz ] || fail "a failed export left a file behind"
 
 finish

@@ -25,8 +25,15 @@ static vl_lens *example(const char *folder)
     for (int k = 0; k < D; k++)
         bias[k] = (float)(k + 1);
     const float *weights[LAYERS] = {NULL, weight}, *biases[LAYERS] = {bias, bias};
-    vl_lens_content content = {.d_model = D, .n_layers = LAYERS, .weight = weights, .bias = biases, .dtype = VL_F32,
-                               .fingerprint = "ab", .model_id = "m", .config = "x: 1\n", .tokens_seen = 9};
+    vl_lens_content content = {.d_model = D,
+                               .n_layers = LAYERS,
+                               .weight = weights,
+                               .bias = biases,
+                               .dtype = VL_F32,
+                               .fingerprint = "ab",
+                               .model_id = "m",
+                               .config = "x: 1\n",
+                               .tokens_seen = 9};
     ok(vl_lens_write(in(folder, "lens.safetensors"), &content, &err), &err);
     ok(vl_lens_open(&lens, folder, &err), &err);
     return lens;

@@ -112,8 +112,8 @@ static void expect_same_bits(const fixture *f, const char *a, const char *b, boo
 static void print_result(const char *name, const vl_fit_result *r)
 {
     for (int64_t i = 0; i < r->n_layers; i++)
-        print_message("  %-18s layer %lld: start %.4f train %.4f validation %.4f\n", name, (long long)i,
-                      r->start_kl[i], r->train_kl[i], r->validation_kl[i]);
+        print_message("  %-18s layer %lld: start %.4f train %.4f validation %.4f\n", name, (long long)i, r->start_kl[i],
+                      r->train_kl[i], r->validation_kl[i]);
 }
 
 /* Every optimiser from every start: below where it began, and ridge begins below the logit lens. */
@@ -165,9 +165,14 @@ static void test_all_losses_and_kinds(void **state)
 {
     (void)state;
     fixture f = open_fixture();
-    const char *settings[][2] = {{"lens.loss=ce", NULL}, {"lens.loss=reverse_kl", NULL}, {"lens.loss=js", NULL},
-                                 {"lens.kind=bias", NULL}, {"lens.kind=bias", "fit.optimizer=muon"},
-                                 {"lens.init=mean", NULL}, {"fit.early_stop=false", NULL}, {"lens.ridge=0.01", NULL}};
+    const char *settings[][2] = {{"lens.loss=ce", NULL},
+                                 {"lens.loss=reverse_kl", NULL},
+                                 {"lens.loss=js", NULL},
+                                 {"lens.kind=bias", NULL},
+                                 {"lens.kind=bias", "fit.optimizer=muon"},
+                                 {"lens.init=mean", NULL},
+                                 {"fit.early_stop=false", NULL},
+                                 {"lens.ridge=0.01", NULL}};
     for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
         vl_fit_result r;
         char name[32];
@@ -340,10 +345,13 @@ static void test_some_layers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_loss_falls),       cmocka_unit_test(test_falls_below_the_start),
+        cmocka_unit_test(test_loss_falls),
+        cmocka_unit_test(test_falls_below_the_start),
         cmocka_unit_test(test_all_losses_and_kinds),
-        cmocka_unit_test(test_same_bits),        cmocka_unit_test(test_resume_gives_the_same_bits),
-        cmocka_unit_test(test_changed_settings), cmocka_unit_test(test_bad_row_stops_one_layer),
+        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_resume_gives_the_same_bits),
+        cmocka_unit_test(test_changed_settings),
+        cmocka_unit_test(test_bad_row_stops_one_layer),
         cmocka_unit_test(test_some_layers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

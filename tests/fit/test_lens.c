@@ -32,9 +32,17 @@ static vl_lens_content example(void)
         weight[i] = i == 1 ? NULL : weights[i];
         bias[i] = i == 1 ? NULL : biases[i];
     }
-    return (vl_lens_content){.d_model = D, .n_layers = LAYERS, .weight = weight, .bias = bias, .dtype = VL_F32,
-                             .fingerprint = PRINT, .model_id = "some/model", .config = "fit:\n  steps: 3\n",
-                             .settings = "a=1\n", .tokens_seen = 12345, .heldout_kl = kl};
+    return (vl_lens_content){.d_model = D,
+                             .n_layers = LAYERS,
+                             .weight = weight,
+                             .bias = bias,
+                             .dtype = VL_F32,
+                             .fingerprint = PRINT,
+                             .model_id = "some/model",
+                             .config = "fit:\n  steps: 3\n",
+                             .settings = "a=1\n",
+                             .tokens_seen = 12345,
+                             .heldout_kl = kl};
 }
 
 static void test_round_trip(void **state)
@@ -154,7 +162,8 @@ static void write_raw(const char *path, const char *name, int64_t rows, const ch
     vl_error err = VL_ERROR_INIT;
     float values[2 * D * D] = {0};
     vl_safetensors_entry entry = {.name = name, .dtype = VL_F32, .ndim = 1, .shape = {rows}, .data = values};
-    const vl_safetensors_pair pairs[] = {{"format", format}, {"version", "1"}, {"d_model", "6"}, {"n_layers", n_layers}};
+    const vl_safetensors_pair pairs[] = {
+        {"format", format}, {"version", "1"}, {"d_model", "6"}, {"n_layers", n_layers}};
     ok(vl_safetensors_write(path, &entry, 1, pairs, 4, &err), &err);
 }
 
@@ -245,9 +254,12 @@ static void test_transform(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_sixteen_bit),
-        cmocka_unit_test(test_bias_only_and_heldout), cmocka_unit_test(test_damage_is_found),
-        cmocka_unit_test(test_wrong_files),  cmocka_unit_test(test_check),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_sixteen_bit),
+        cmocka_unit_test(test_bias_only_and_heldout),
+        cmocka_unit_test(test_damage_is_found),
+        cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_check),
         cmocka_unit_test(test_transform),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,10 +70,17 @@ static void open_problem(problem *p, const char *kind, vl_loss_kind loss)
     p->head_weight = fixture_floats(p->file, "head_weight", (size_t)VOCAB * WIDTH);
     p->norm_bias = layer ? fixture_floats(p->file, "norm_bias", WIDTH) : NULL;
     p->head_bias = layer ? fixture_floats(p->file, "head_bias", VOCAB) : NULL;
-    vl_head_source source = {.d_model = WIDTH, .vocab_size = VOCAB, .n_layers = 1,
-                             .norm = layer ? VL_NORM_LAYER : VL_NORM_RMS, .eps = 1e-5, .weight_dtype = VL_F32,
-                             .weight = p->head_weight, .bias = p->head_bias, .norm_dtype = VL_F32,
-                             .norm_weight = p->norm_weight, .norm_bias = p->norm_bias};
+    vl_head_source source = {.d_model = WIDTH,
+                             .vocab_size = VOCAB,
+                             .n_layers = 1,
+                             .norm = layer ? VL_NORM_LAYER : VL_NORM_RMS,
+                             .eps = 1e-5,
+                             .weight_dtype = VL_F32,
+                             .weight = p->head_weight,
+                             .bias = p->head_bias,
+                             .norm_dtype = VL_F32,
+                             .norm_weight = p->norm_weight,
+                             .norm_bias = p->norm_bias};
     ok(vl_head_new(&p->head, p->device, &source, VL_PRECISION_EXACT, NULL, &err), &err);
     ok(vl_objective_new(&p->objective, p->device, p->head, loss, ROWS, &err), &err);
     p->adapter = (vl_adapter){put(p, "A", WIDTH, WIDTH), as_vector(put(p, "b", 1, WIDTH))};
@@ -87,8 +94,8 @@ static void open_problem(problem *p, const char *kind, vl_loss_kind loss)
 
 static void close_problem(problem *p)
 {
-    vl_tensor tensors[] = {p->adapter.weight, p->adapter.bias, p->gradient.weight, p->gradient.bias,
-                           p->h, p->teacher, p->row_weight, p->targets};
+    vl_tensor tensors[] = {p->adapter.weight, p->adapter.bias, p->gradient.weight, p->gradient.bias, p->h,
+                           p->teacher,        p->row_weight,   p->targets};
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         vl_device_free(p->device, tensors[i].data);
     vl_objective_clear(&p->objective);
@@ -126,8 +133,8 @@ static void check(const problem *p, const char *name, const float *got, size_t n
 static const struct {
     const char *name;
     vl_loss_kind kind;
-} losses[] = {{"kl", VL_OBJECTIVE_KL}, {"ce", VL_OBJECTIVE_CE}, {"reverse_kl", VL_OBJECTIVE_REVERSE_KL},
-              {"js", VL_OBJECTIVE_JS}};
+} losses[] = {
+    {"kl", VL_OBJECTIVE_KL}, {"ce", VL_OBJECTIVE_CE}, {"reverse_kl", VL_OBJECTIVE_REVERSE_KL}, {"js", VL_OBJECTIVE_JS}};
 
 /* Measured: rows 3.6e-7, dA 5.2e-7, db 6.1e-7. */
 static const double GOLDEN_BOUND = 2.4e-6;

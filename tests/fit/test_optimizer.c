@@ -80,11 +80,20 @@ static void test_torch_trajectories(void **state)
         const char *name;
         vl_optimizer_rule rule;
     } cases[] = {
-        {"sgd", {.kind = VL_OPTIMIZER_SGD, .learning_rate = 0.1, .momentum = 0.9, .weight_decay = 1e-3,
-                 .schedule = VL_SCHEDULE_CONSTANT, .steps = STEPS}},
+        {"sgd",
+         {.kind = VL_OPTIMIZER_SGD,
+          .learning_rate = 0.1,
+          .momentum = 0.9,
+          .weight_decay = 1e-3,
+          .schedule = VL_SCHEDULE_CONSTANT,
+          .steps = STEPS}},
         {"adam", {.kind = VL_OPTIMIZER_ADAM, .learning_rate = 1e-3, .schedule = VL_SCHEDULE_CONSTANT, .steps = STEPS}},
-        {"adamw", {.kind = VL_OPTIMIZER_ADAM, .learning_rate = 1e-3, .weight_decay = 1e-2,
-                   .schedule = VL_SCHEDULE_CONSTANT, .steps = STEPS}},
+        {"adamw",
+         {.kind = VL_OPTIMIZER_ADAM,
+          .learning_rate = 1e-3,
+          .weight_decay = 1e-2,
+          .schedule = VL_SCHEDULE_CONSTANT,
+          .steps = STEPS}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double a = follow(cases[i].name, "A", &cases[i].rule), b = follow(cases[i].name, "b", &cases[i].rule);
@@ -123,8 +132,8 @@ static void test_muon_step_is_orthogonal(void **state)
     vl_rng_seed(&rng, 3);
     for (int i = 0; i < D * D; i++)
         values[i] = (float)(1e-4 * vl_rng_normal(&rng)); /* the scale must not matter */
-    vl_optimizer_rule rule = {.kind = VL_OPTIMIZER_MUON, .learning_rate = 1.0, .momentum = 0.9,
-                              .schedule = VL_SCHEDULE_CONSTANT, .steps = 2};
+    vl_optimizer_rule rule = {
+        .kind = VL_OPTIMIZER_MUON, .learning_rate = 1.0, .momentum = 0.9, .schedule = VL_SCHEDULE_CONSTANT, .steps = 2};
     vl_optimizer_engine engine;
     vl_optimizer_state memory;
     vl_tensor parameter = to_device(device, NULL, D, D), gradient = to_device(device, values, D, D);
@@ -138,7 +147,7 @@ static void test_muon_step_is_orthogonal(void **state)
         squares += (double)x[i] * (double)x[i];
         along -= (double)x[i] * (double)values[i];
     }
-    assert_true(along > 0); /* downhill */
+    assert_true(along > 0);                              /* downhill */
     assert_true(squares > 0.5 * D && squares < 1.4 * D); /* the mean squared singular value is about 1 */
     for (int i = 0; i < D; i++)
         vector[i] = vl_rng_normal(&rng);

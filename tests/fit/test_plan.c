@@ -196,9 +196,12 @@ static void test_sampler(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows_are_the_right_ones), cmocka_unit_test(test_weights_are_class_means),
-        cmocka_unit_test(test_seed_decides),            cmocka_unit_test(test_validation_share),
-        cmocka_unit_test(test_nothing_to_train_on),     cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_rows_are_the_right_ones),
+        cmocka_unit_test(test_weights_are_class_means),
+        cmocka_unit_test(test_seed_decides),
+        cmocka_unit_test(test_validation_share),
+        cmocka_unit_test(test_nothing_to_train_on),
+        cmocka_unit_test(test_steps),
         cmocka_unit_test(test_sampler),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

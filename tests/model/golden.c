@@ -62,7 +62,8 @@ static void add(found *f, const char *root, const char *file, const char *models
 static int is_golden(const struct dirent *entry)
 {
     size_t n = strlen(entry->d_name);
-    bool family = !strncmp(entry->d_name, "llama-", 6) || !strncmp(entry->d_name, "llava-", 6);
+    bool family = !strncmp(entry->d_name, "llama-", 6) || !strncmp(entry->d_name, "llava-", 6) ||
+                  !strncmp(entry->d_name, "mllama-", 7);
     return family && n > 12 && !strcmp(entry->d_name + n - 12, ".safetensors");
 }
 
@@ -90,6 +91,7 @@ size_t golden_find(golden_case **out)
     if (shared) {
         add_folder(&f, shared, "tiny");
         add(&f, shared, "real/llava-easyvqa-f32__q0.safetensors", "trained", NULL);
+        add(&f, shared, "real/mllama-easyvqa-f32__q0.safetensors", "trained", NULL);
         put(model, "%s/real/stories260k", shared);
         add(&f, shared, "real/stories260k_hf-bf16__once.safetensors", "real", model);
     } else {
@@ -216,10 +218,9 @@ int32_t *golden_read_ids(const golden *g, const char *name, int64_t *n)
 void golden_inject_pixels(golden *g, int i)
 {
     const vl_weight_view *view = vl_safetensors_find(g->file, "pixel_values");
-    const vl_model_info *info = vl_model_get_info(g->model);
-    size_t bytes = 3 * (size_t)info->image_size * (size_t)info->image_size * sizeof(float);
     assert_non_null(view);
-    assert_true(view->bytes >= bytes * (size_t)(i + 1));
+    assert_int_equal(view->shape[0], g->n_images);
+    size_t bytes = view->bytes / (size_t)g->n_images;
     memcpy(g->sequence->images[i].pixels, view->data + bytes * (size_t)i, bytes);
 }
 

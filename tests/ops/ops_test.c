@@ -92,8 +92,10 @@ static void store(void *at, vl_dtype dtype, double value)
     uint16_t half = dtype == VL_F16 ? vl_f32_to_f16(narrow) : vl_f32_to_bf16(narrow);
     int32_t small = dtype == VL_I32 ? (int32_t)value : 0;
     int64_t large = dtype == VL_I64 ? (int64_t)value : 0;
-    const void *from = dtype == VL_F32 ? (const void *)&narrow : dtype == VL_I32 ? (const void *)&small
-                       : dtype == VL_I64 ? (const void *)&large : (const void *)&half;
+    const void *from = dtype == VL_F32   ? (const void *)&narrow
+                       : dtype == VL_I32 ? (const void *)&small
+                       : dtype == VL_I64 ? (const void *)&large
+                                         : (const void *)&half;
     memcpy(at, from, vl_dtype_size(dtype));
 }
 
@@ -150,8 +152,8 @@ static unsigned char *read_checked(const test_tensor *tensor, bool inside)
         int64_t offset = (int64_t)i - tensor->first;
         bool in_view = offset >= 0 && offset / stride < rows && offset % stride < columns;
         if ((inside || !in_view) && memcmp(now + i * element, tensor->bytes + i * element, element) != 0)
-            fail_msg("element %zu (row %lld, column %lld of the view) was overwritten", i,
-                     (long long)(offset / stride), (long long)(offset % stride));
+            fail_msg("element %zu (row %lld, column %lld of the view) was overwritten", i, (long long)(offset / stride),
+                     (long long)(offset % stride));
     }
     return now;
 }

@@ -41,10 +41,10 @@ typedef enum test_layout { DENSE = 0, STRIDED } test_layout;
 
 /* A device tensor inside a larger block of known bytes. */
 typedef struct test_tensor {
-    vl_tensor t;           /* what the op gets */
-    vl_tensor block;       /* guard rows above and below; when strided, guard columns on both sides */
-    unsigned char *bytes;  /* of the block, as last written */
-    int64_t first;         /* element of the block where t begins */
+    vl_tensor t;          /* what the op gets */
+    vl_tensor block;      /* guard rows above and below; when strided, guard columns on both sides */
+    unsigned char *bytes; /* of the block, as last written */
+    int64_t first;        /* element of the block where t begins */
 } test_tensor;
 
 /* Filled with the guard pattern, which reads as garbage. */
@@ -90,11 +90,11 @@ int test_begin(int argc, char **argv);
 int test_end(int failures);
 
 #define OPS_TEST(function) cmocka_unit_test_setup_teardown(function, test_setup, test_teardown)
-#define OPS_TEST_MAIN(tests)                                                \
-    int main(int argc, char **argv)                                         \
-    {                                                                       \
-        int refused = test_begin(argc, argv);                               \
-        return refused ? refused : test_end(cmocka_run_group_tests(tests, NULL, NULL)); \
+#define OPS_TEST_MAIN(tests)                                                                                           \
+    int main(int argc, char **argv)                                                                                    \
+    {                                                                                                                  \
+        int refused = test_begin(argc, argv);                                                                          \
+        return refused ? refused : test_end(cmocka_run_group_tests(tests, NULL, NULL));                                \
     }
 
 #endif

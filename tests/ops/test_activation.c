@@ -60,8 +60,8 @@ static void activation_all_variants(void **state)
 static void activation_of_extremes(void **state)
 {
     (void)state;
-    static const double x[] = {0, -0.0, 1e-30, -1e-30, 87.5, -87.5, 88.4, -88.4, 89, -89, 104, -104, 1e4, -1e4,
-                               1e20, -1e20, 3e38, -3e38, INFINITY, NAN};
+    static const double x[] = {0,   -0.0, 1e-30, -1e-30, 87.5, -87.5, 88.4, -88.4, 89,       -89,
+                               104, -104, 1e4,   -1e4,   1e20, -1e20, 3e38, -3e38, INFINITY, NAN};
     enum { N = sizeof x / sizeof x[0] };
     for (int kind = 0; kind < N_KINDS; kind++) {
         test_tensor *in = test_tensor_of(VL_F32, x, 1, N, DENSE), *out = test_empty(VL_F32, 1, N, DENSE);

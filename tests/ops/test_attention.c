@@ -29,7 +29,8 @@ static void reference_row(double *weights, double *out, const inputs *in, int64_
     for (int64_t j = 0; j < s.tk; j++) {
         double dot = 0;
         for (int64_t e = 0; e < s.width; e++)
-            dot += in->q[i * s.heads * s.width + h * s.width + e] * in->k[j * s.kv_heads * s.width + group * s.width + e];
+            dot +=
+                in->q[i * s.heads * s.width + h * s.width + e] * in->k[j * s.kv_heads * s.width + group * s.width + e];
         weights[j] = sees(in, i, j) ? in->scale * dot : -INFINITY;
         max = fmax(max, weights[j]);
     }
@@ -53,11 +54,18 @@ static void check_attention(shape s, int bits, double size, const char *mode)
     inputs in = {.s = s, .causal = bits & CAUSAL, .scale = (double)(float)(1 / sqrt((double)s.width))};
     in.offset = in.causal ? s.tk - s.tq : 0;
     in.q = test_random(s.tq * nq, size), in.k = test_random(s.tk * nk, size), in.v = test_random(s.tk * nk, 1);
-    test_tensor *q = test_tensor_of(VL_F32, in.q, s.tq, nq, layout), *k = test_tensor_of(VL_F32, in.k, s.tk, nk, layout);
+    test_tensor *q = test_tensor_of(VL_F32, in.q, s.tq, nq, layout),
+                *k = test_tensor_of(VL_F32, in.k, s.tk, nk, layout);
     test_tensor *v = test_tensor_of(VL_F32, in.v, s.tk, nk, layout), *out = test_empty(VL_F32, s.tq, nq, layout);
     test_tensor *weights = bits & WEIGHTS ? test_empty(VL_F32, s.tq, s.heads * s.tk, layout) : NULL;
-    vl_attention_args args = {.out = out->t, .q = q->t, .k = k->t, .v = v->t, .n_heads = s.heads,
-                              .n_kv_heads = s.kv_heads, .scale = (float)in.scale, .causal = in.causal,
+    vl_attention_args args = {.out = out->t,
+                              .q = q->t,
+                              .k = k->t,
+                              .v = v->t,
+                              .n_heads = s.heads,
+                              .n_kv_heads = s.kv_heads,
+                              .scale = (float)in.scale,
+                              .causal = in.causal,
                               .causal_offset = in.offset};
     if (bits & MASKED) {
         double *a = test_memory((size_t)s.tq, 8), *b = test_memory((size_t)s.tk, 8);
@@ -89,7 +97,7 @@ static void check_attention(shape s, int bits, double size, const char *mode)
 
 static void attention_all_variants(void **state)
 {
-    static const shape shapes[] = {{1, 1, 1, 1, 1},   {1, 5, 4, 2, 1},   {3, 3, 7, 3, 3},   {5, 11, 16, 6, 2},
+    static const shape shapes[] = {{1, 1, 1, 1, 1},    {1, 5, 4, 2, 1},    {3, 3, 7, 3, 3},    {5, 11, 16, 6, 2},
                                    {17, 17, 33, 4, 4}, {1, 100, 64, 9, 3}, {97, 97, 32, 2, 1}, {193, 201, 24, 3, 1}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int bits = 0; bits < 16; bits++) {
@@ -114,8 +122,16 @@ static void attention_refuses(void **state)
     double values[64] = {0};
     test_tensor *q = test_tensor_of(VL_F32, values, 3, 8, DENSE), *k = test_tensor_of(VL_F32, values, 4, 4, DENSE);
     test_tensor *out = test_empty(VL_F32, 3, 8, DENSE), *mask = test_vector_of(VL_I64, values, 3);
-    vl_attention_args good = {.out = out->t, .q = q->t, .k = k->t, .v = k->t, .n_heads = 2, .n_kv_heads = 1,
-                              .scale = 1, .causal = true, .causal_offset = 1}, bad;
+    vl_attention_args good = {.out = out->t,
+                              .q = q->t,
+                              .k = k->t,
+                              .v = k->t,
+                              .n_heads = 2,
+                              .n_kv_heads = 1,
+                              .scale = 1,
+                              .causal = true,
+                              .causal_offset = 1},
+                      bad;
     OK(vl_op_attention(device, &good, &error));
     bad = good, bad.n_kv_heads = 2;
     REFUSED(vl_op_attention(device, &bad, &error));
@@ -145,8 +161,14 @@ static void attention_repeats(void **state)
     for (int threads = 1; threads <= 2; threads++) {
         test_reopen(threads);
         test_tensor *q = test_tensor_of(VL_F32, x, T, N, DENSE), *out = test_empty(VL_F32, T, N, DENSE);
-        vl_attention_args args = {.out = out->t, .q = q->t, .k = q->t, .v = q->t, .n_heads = 4, .n_kv_heads = 4,
-                                  .scale = 0.125f, .causal = true};
+        vl_attention_args args = {.out = out->t,
+                                  .q = q->t,
+                                  .k = q->t,
+                                  .v = q->t,
+                                  .n_heads = 4,
+                                  .n_kv_heads = 4,
+                                  .scale = 0.125f,
+                                  .causal = true};
         for (int run = 0; run < 2; run++) {
             OK(vl_op_attention(device, &args, &error));
             double *got = test_values(out);

@@ -212,9 +212,15 @@ static void zeros(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    OPS_TEST(add_all_variants), OPS_TEST(add_refuses),     OPS_TEST(column_slices_do_not_overlap),
-    OPS_TEST(patchify_pictures), OPS_TEST(patchify_refuses), OPS_TEST(column_sums),
-    OPS_TEST(sums_of_squares),  OPS_TEST(sums_refuse),     OPS_TEST(column_sum_bits_do_not_depend_on_threads),
+    OPS_TEST(add_all_variants),
+    OPS_TEST(add_refuses),
+    OPS_TEST(column_slices_do_not_overlap),
+    OPS_TEST(patchify_pictures),
+    OPS_TEST(patchify_refuses),
+    OPS_TEST(column_sums),
+    OPS_TEST(sums_of_squares),
+    OPS_TEST(sums_refuse),
+    OPS_TEST(column_sum_bits_do_not_depend_on_threads),
     OPS_TEST(zeros),
 };
 OPS_TEST_MAIN(tests)

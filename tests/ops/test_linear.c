@@ -55,8 +55,8 @@ static void check_linear(shape s, variant v)
     double *w = test_rounded(test_random(s.n_out * s.n_in, 1 / sqrt((double)from)), s.n_out * s.n_in, v.matrix.dtype);
     double *bias = test_random(to, 1);
     test_tensor *in = test_tensor_of(VL_F32, x, s.m, from, layout);
-    test_tensor *out = v.accumulate ? test_tensor_of(VL_F32, before, s.m, to, layout)
-                                    : test_empty(VL_F32, s.m, to, layout);
+    test_tensor *out =
+        v.accumulate ? test_tensor_of(VL_F32, before, s.m, to, layout) : test_empty(VL_F32, s.m, to, layout);
     vl_linear_args args = {.out = out->t, .x = in->t, .transpose = v.transpose, .accumulate = v.accumulate};
     args.weight = test_matrix(w, s.n_out, s.n_in, v.matrix);
     if (v.bias)
@@ -86,7 +86,10 @@ static void linear_small_shapes(void **state)
         for (int d = 0; d < 9; d++) {
             for (int bits = 0; bits < 64; bits++) {
                 variant v = {{dtypes[d / 3], precisions[d % 3], bits & 1, bits >> 1 & 1},
-                             bits >> 2 & 1, bits >> 3 & 1, bits >> 4 & 1, bits >> 5 & 1};
+                             bits >> 2 & 1,
+                             bits >> 3 & 1,
+                             bits >> 4 & 1,
+                             bits >> 5 & 1};
                 if (!(v.transpose && v.bias))
                     check_linear(shapes[i], v);
             }
@@ -99,7 +102,10 @@ static void linear_model_shape(void **state)
     for (int d = 0; d < 9; d++)
         for (int bits = 0; bits < 4; bits++) {
             variant v = {{dtypes[d / 3], precisions[d % 3], bits & 1, false},
-                         bits >> 1 & 1, bits & 1, !(bits >> 1 & 1), !(bits & 1)};
+                         bits >> 1 & 1,
+                         bits & 1,
+                         !(bits >> 1 & 1),
+                         !(bits & 1)};
             check_linear((shape){65, 576, 768}, v);
             test_teardown(state);
         }

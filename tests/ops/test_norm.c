@@ -5,7 +5,7 @@ typedef struct shape {
     int64_t m, n, width; /* groups of `width` columns */
 } shape;
 
-static const shape shapes[] = {{1, 1, 1},     {1, 17, 17},   {5, 16, 16},     {7, 95, 95},  {3, 130, 13},
+static const shape shapes[] = {{1, 1, 1},     {1, 17, 17},   {5, 16, 16},     {7, 95, 95},     {3, 130, 13},
                                {11, 192, 64}, {9, 576, 576}, {29, 1024, 128}, {33, 4096, 4096}};
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -52,8 +52,8 @@ static void check_norm(shape s, int bits)
         reference(want + i, x + i, weight, with_bias ? bias : NULL, s.width, kind, eps);
     test_tensor *in = test_tensor_of(VL_F32, x, s.m, s.n, layout);
     test_tensor *out = in_place ? in : test_empty(VL_F32, s.m, s.n, layout);
-    vl_norm_args args = {.out = out->t, .x = in->t, .weight = test_vector_of(VL_F32, weight, s.width)->t,
-                         .kind = kind, .eps = eps};
+    vl_norm_args args = {
+        .out = out->t, .x = in->t, .weight = test_vector_of(VL_F32, weight, s.width)->t, .kind = kind, .eps = eps};
     if (with_bias)
         args.bias = test_vector_of(VL_F32, bias, s.width)->t;
     OK(vl_op_norm(device, &args, &error));
@@ -89,8 +89,11 @@ static void norm_of_extreme_rows(void **state)
         for (int i = 0; i < M; i++)
             reference(want + i * N, x + i * N, weight, NULL, N, (vl_norm_kind)kind, 1e-6);
         test_tensor *in = test_tensor_of(VL_F32, x, M, N, DENSE), *out = test_empty(VL_F32, M, N, DENSE);
-        vl_norm_args args = {.out = out->t, .x = in->t, .weight = test_vector_of(VL_F32, weight, N)->t,
-                             .kind = (vl_norm_kind)kind, .eps = 1e-6};
+        vl_norm_args args = {.out = out->t,
+                             .x = in->t,
+                             .weight = test_vector_of(VL_F32, weight, N)->t,
+                             .kind = (vl_norm_kind)kind,
+                             .eps = 1e-6};
         OK(vl_op_norm(device, &args, &error));
         test_within("norm", kind ? "layer extreme" : "rms extreme", test_row_error(test_values(out), want, M, N));
     }

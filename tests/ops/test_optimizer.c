@@ -17,8 +17,8 @@ static void check_sgd(int64_t n, bool nesterov, double decay)
     for (int step = 0; step < STEPS; step++) {
         double *g = test_random(n, 3);
         test_tensor *gradient = parameter_like(g, n);
-        vl_sgd_args args = {parameter->t, gradient->t, momentum->t, (float)rate, (float)mu, (float)decay, (float)clip,
-                            nesterov, step == 0};
+        vl_sgd_args args = {parameter->t, gradient->t, momentum->t, (float)rate, (float)mu,
+                            (float)decay, (float)clip, nesterov,    step == 0};
         OK(vl_op_sgd(device, &args, &error));
         test_unchanged(gradient);
         for (int64_t i = 0; i < n; i++) {
@@ -27,8 +27,8 @@ static void check_sgd(int64_t n, bool nesterov, double decay)
             p[i] -= rate * (nesterov ? d + mu * m[i] : m[i]);
         }
     }
-    test_within("sgd", "", fmax(test_row_error(test_values(parameter), p, 1, n),
-                                test_row_error(test_values(momentum), m, 1, n)));
+    test_within("sgd", "",
+                fmax(test_row_error(test_values(parameter), p, 1, n), test_row_error(test_values(momentum), m, 1, n)));
 }
 
 static void sgd_steps(void **state)
@@ -49,8 +49,8 @@ static void check_adam(int64_t n, double decay, double size)
         double *g = test_random(n, size);
         g[0] = 0;
         test_tensor *gradient = parameter_like(g, n);
-        vl_adam_args args = {parameter->t, gradient->t, mean->t, square->t, (float)rate, (float)beta1, (float)beta2,
-                             (float)epsilon, (float)decay, (float)clip, step};
+        vl_adam_args args = {parameter->t, gradient->t,    mean->t,      square->t,   (float)rate, (float)beta1,
+                             (float)beta2, (float)epsilon, (float)decay, (float)clip, step};
         OK(vl_op_adam(device, &args, &error));
         test_unchanged(gradient);
         for (int64_t i = 0; i < n; i++) {
@@ -62,8 +62,8 @@ static void check_adam(int64_t n, double decay, double size)
         }
     }
     test_within("adam", "parameter", test_row_error(test_values(parameter), p, 1, n));
-    test_within("adam", "moments", fmax(test_row_error(test_values(mean), m, 1, n),
-                                        test_row_error(test_values(square), v, 1, n)));
+    test_within("adam", "moments",
+                fmax(test_row_error(test_values(mean), m, 1, n), test_row_error(test_values(square), v, 1, n)));
 }
 
 static void adam_steps(void **state)
@@ -121,7 +121,8 @@ static void optimizers_refuse(void **state)
     REFUSED(vl_op_sgd(device, &bad_sgd, &error));
     bad_sgd = sgd, bad_sgd.parameter = test_tensor_of(VL_F32, values, 3, 4, STRIDED)->t;
     REFUSED(vl_op_sgd(device, &bad_sgd, &error));
-    vl_adam_args adam = {.parameter = a, .gradient = b, .mean = c, .square = d, .step = 1, .epsilon = 1}, bad_adam = adam;
+    vl_adam_args adam = {.parameter = a, .gradient = b, .mean = c, .square = d, .step = 1, .epsilon = 1},
+                 bad_adam = adam;
     OK(vl_op_adam(device, &adam, &error));
     bad_adam.step = 0;
     REFUSED(vl_op_adam(device, &bad_adam, &error));
@@ -132,8 +133,8 @@ static void optimizers_refuse(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    OPS_TEST(sgd_steps),      OPS_TEST(adam_steps),
-    OPS_TEST(adam_late_step), OPS_TEST(steps_do_not_depend_on_threads),
+    OPS_TEST(sgd_steps),         OPS_TEST(adam_steps),
+    OPS_TEST(adam_late_step),    OPS_TEST(steps_do_not_depend_on_threads),
     OPS_TEST(optimizers_refuse),
 };
 OPS_TEST_MAIN(tests)

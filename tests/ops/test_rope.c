@@ -55,7 +55,8 @@ static void rope_identity_and_inverse(void **state)
         minus[i] = -sine[i];
     }
     test_tensor *in = test_tensor_of(VL_F32, x, T, N, DENSE);
-    vl_tensor still = test_tensor_of(VL_F32, zero, T, HALF, DENSE)->t, c = test_tensor_of(VL_F32, one, T, HALF, DENSE)->t;
+    vl_tensor still = test_tensor_of(VL_F32, zero, T, HALF, DENSE)->t,
+              c = test_tensor_of(VL_F32, one, T, HALF, DENSE)->t;
     OK(vl_op_rope(device, &(vl_rope_args){in->t, c, still, H}, &error));
     assert_memory_equal(test_values(in), x, T * N * sizeof *x);
     c = test_tensor_of(VL_F32, cosine, T, HALF, DENSE)->t;

@@ -12,7 +12,7 @@ typedef struct entry {
     int64_t sample; /* index into job->samples */
     int64_t *rows;  /* [n_rows] of the sequence that are kept, rising */
     int64_t n_rows;
-    int64_t first;  /* of its rows in the batch */
+    int64_t first; /* of its rows in the batch */
 } entry;
 
 struct vl_batch {
@@ -24,9 +24,9 @@ struct vl_batch {
     /* While the model runs. */
     vl_write_queue *queue;
     int64_t first_row;
-    void **states;  /* [L + 1] rows of a state that not all sequences have given yet: [n_rows, D] */
-    int *given;     /* [L + 1] sequences that have */
-    float *scratch; /* [longest span, D] */
+    void **states;    /* [L + 1] rows of a state that not all sequences have given yet: [n_rows, D] */
+    int *given;       /* [L + 1] sequences that have */
+    float *scratch;   /* [longest span, D] */
     vl_status status; /* of the tap */
     vl_error error;
 };
@@ -100,9 +100,12 @@ static vl_status encode(vl_sequence **out, const vl_cache_job *job, const vl_sam
     const vl_config *config = job->config;
     if (sample->ids)
         return vl_sequence_from_ids(out, job->model, sample->ids, sample->n_ids, err);
-    vl_prompt prompt = {.text = sample->prompt, .image_paths = (const char *const *)sample->images,
-                        .n_images = sample->n_images, .raw = config->data.chat_template == VL_TEMPLATE_NONE,
-                        .ignore_exif = !config->data.exif, .max_tokens = config->data.max_tokens};
+    vl_prompt prompt = {.text = sample->prompt,
+                        .image_paths = (const char *const *)sample->images,
+                        .n_images = sample->n_images,
+                        .raw = config->data.chat_template == VL_TEMPLATE_NONE,
+                        .ignore_exif = !config->data.exif,
+                        .max_tokens = config->data.max_tokens};
     return vl_model_encode(out, job->model, &prompt, err);
 }
 
@@ -319,8 +322,8 @@ static vl_status check_images(const vl_cache_job *job, const entry *e, vl_error 
 {
     for (int k = 0; k < e->sequence->n_images; k++)
         if (strcmp(e->sequence->images[k].sha256, job->image_hash[job->first_image[e->sample] + k]) != 0) {
-            vl_status status = vl_fail(err, VL_EMISMATCH, "image %s changed while the cache was made",
-                                       e->sequence->images[k].path);
+            vl_status status =
+                vl_fail(err, VL_EMISMATCH, "image %s changed while the cache was made", e->sequence->images[k].path);
             return vl_sample_prefix(err, status, &job->samples, &job->samples.items[e->sample]);
         }
     return VL_OK;

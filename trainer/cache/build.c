@@ -39,8 +39,10 @@ static vl_status run(vl_cache_job *job, const vl_resume *resume, vl_error *err)
         status = run_batches(job, batch, queue, resume->next_sample, err);
     vl_status closed = vl_queue_close(queue, status == VL_OK ? err : NULL);
     if (batch && vl_batch_overflows(batch) > 0)
-        vl_job_message(job, true, "%lld values were too large for float16 and are stored as infinity: use cache.dtype "
-                       "bfloat16", (long long)vl_batch_overflows(batch));
+        vl_job_message(job, true,
+                       "%lld values were too large for float16 and are stored as infinity: use cache.dtype "
+                       "bfloat16",
+                       (long long)vl_batch_overflows(batch));
     vl_batch_free(batch);
     return status != VL_OK ? status : closed;
 }
@@ -166,6 +168,19 @@ static vl_status clear_rest(const vl_cache_job *job, const vl_resume *resume, vl
     return VL_OK;
 }
 
+/* Before the run, tokens to be generated are counted in full; an end token makes them fewer. */
+static vl_status count_generated(const vl_cache_job *job, vl_cache_plan *plan, vl_error *err)
+{
+    vl_cache_plan found;
+    bool whole;
+    VL_TRY(vl_job_find_whole(&whole, &found, job, err));
+    if (whole) {
+        memcpy(plan->n_tokens, found.n_tokens, sizeof plan->n_tokens);
+        plan->n_bytes = found.n_bytes;
+    }
+    return VL_OK;
+}
+
 static vl_status build(vl_cache_job *job, vl_cache_plan *plan, vl_error *err)
 {
     vl_resume resume;
@@ -187,6 +202,8 @@ static vl_status build(vl_cache_job *job, vl_cache_plan *plan, vl_error *err)
         VL_TRY(run(job, &resume, err));
     VL_TRY(count_shards(&n_shards, job, err));
     VL_TRY(write_index(job, n_shards, err));
+    if (job->config->cache.positions[VL_GENERATED] > 0)
+        VL_TRY(count_generated(job, plan, err));
     plan->seconds = vl_clock() - start;
     /* The cache is whole by now: a wish to stop has nothing left to stop. */
     vl_job_progress(job, "cache", "tokens", job->total, job->total, NULL);

@@ -15,6 +15,9 @@ _Static_assert(sizeof(hid_t) == sizeof(vl_h5), "HDF5 1.10 or later");
 
 void vl_h5_quiet(void)
 {
+    /* HDF5's own exit handler crashes on a file whose last write failed (1.10.8, a full disk); all files are closed
+     * by hand here. */
+    H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
@@ -25,8 +28,17 @@ typedef struct stack_text {
 /* The walk goes from the innermost call outwards: the first message says what really went wrong. */
 static herr_t take_first(unsigned n, const H5E_error2_t *error, void *user)
 {
+    static const char mark[] = "error message = '";
     stack_text *out = user;
-    if (n == 0 && error->desc)
+    if (n != 0 || !error->desc)
+        return 0;
+    /* "file write failed: time = ..., errno = 28, error message = 'No space left on device', buf = ...": two parts of
+     * it are for people. */
+    const char *system = strstr(error->desc, mark);
+    if (system)
+        snprintf(out->text, sizeof out->text, "%.*s: %.*s", (int)strcspn(error->desc, ":"), error->desc,
+                 (int)strcspn(system + sizeof mark - 1, "'"), system + sizeof mark - 1);
+    else
         snprintf(out->text, sizeof out->text, "%s", error->desc);
     return 0;
 }

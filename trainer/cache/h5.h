@@ -36,7 +36,8 @@ size_t vl_h5_type_size(vl_h5_type type);  /* in memory */
 
 /* Turns off HDF5's own printing for the calling thread. Called by every function here that can fail. */
 void vl_h5_quiet(void);
-/* A failure of HDF5: the text, then the first message of its error stack. `object` is a file or something in it. */
+/* A failure of HDF5: the text, then the first message of its error stack, which every call of HDF5 clears: it is asked
+ * for before anything is closed. `object` is a file or something in it. */
 vl_status vl_h5_fail(vl_error *err, vl_h5 object, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* As vl_fail, with the name of the file in front. */
 vl_status vl_h5_refuse(vl_error *err, vl_status status, vl_h5 object, const char *format, ...)
@@ -81,6 +82,7 @@ vl_status vl_h5_write(vl_h5 file, const char *name, vl_h5_type type, vl_h5_shape
 
 typedef struct vl_h5_dataset {
     vl_h5 id;
+    const char *name; /* as it was opened: borrowed, a literal */
     vl_h5_shape shape;
     bool is_virtual;
     bool is_float, is_integer, is_text;
@@ -93,9 +95,9 @@ void vl_h5_dataset_close(vl_h5_dataset *dataset);
 
 typedef struct vl_h5_column {
     const char *name;
-    vl_h5_type type;  /* of the result in memory; integers and texts */
+    vl_h5_type type;   /* of the result in memory; integers and texts */
     vl_h5_shape shape; /* expected */
-    int64_t min, max; /* allowed values; not for VL_H5_U64 and texts */
+    int64_t min, max;  /* allowed values; not for VL_H5_U64 and texts */
 } vl_h5_column;
 
 /* Reads a whole integer dataset into out (dense, of column->type) and checks every value, or a text dataset into

@@ -102,12 +102,14 @@ static vl_status describe(vl_h5_dataset *out, vl_h5 file, const char *name, bool
 vl_status vl_h5_dataset_open(vl_h5_dataset *out, vl_h5 file, const char *name, bool allow_virtual, vl_error *err)
 {
     vl_h5_quiet();
-    *out = (vl_h5_dataset){.id = -1};
+    *out = (vl_h5_dataset){.id = -1, .name = name};
     if (!vl_h5_has(file, name))
         return vl_h5_refuse(err, VL_EFORMAT, file, "dataset %s is missing", name);
     if (!only_hard_links(file, name))
-        return vl_h5_refuse(err, VL_EFORMAT, file, "%s is reached through a link; only datasets of the file itself "
-                            "are read", name);
+        return vl_h5_refuse(err, VL_EFORMAT, file,
+                            "%s is reached through a link; only datasets of the file itself "
+                            "are read",
+                            name);
     out->id = H5Dopen2(file, name, H5P_DEFAULT);
     if (out->id < 0)
         return vl_h5_fail(err, file, "cannot open dataset %s", name);
@@ -164,17 +166,21 @@ static hid_t select_rows(hid_t dataset, vl_h5_shape shape, int64_t first, int64_
     return space;
 }
 
-static herr_t read_range(void *out, const vl_h5_dataset *dataset, hid_t type, int64_t first, int64_t n)
+static vl_status read_range(void *out, const vl_h5_dataset *dataset, hid_t type, int64_t first, int64_t n,
+                            vl_error *err)
 {
     hsize_t total = (hsize_t)n;
+    vl_status status = VL_OK;
     for (int i = 1; i < dataset->shape.ndim; i++)
         total *= (hsize_t)dataset->shape.size[i];
     hid_t space = select_rows(dataset->id, dataset->shape, first, n);
     hid_t memory = H5Screate_simple(1, &total, NULL);
-    herr_t result = H5Dread(dataset->id, type, memory, space, H5P_DEFAULT, out);
+    if (H5Dread(dataset->id, type, memory, space, H5P_DEFAULT, out) < 0)
+        status = vl_h5_fail(err, dataset->id, "cannot read %s, entries %lld to %lld", dataset->name, (long long)first,
+                            (long long)(first + n));
     H5Sclose(memory);
     H5Sclose(space);
-    return result;
+    return status;
 }
 
 /* Integers of any width pass through int64, so that a value that does not fit is seen and not cut. */
@@ -194,8 +200,7 @@ static vl_status read_integers(void *out, vl_h5 file, const vl_h5_dataset *datas
         return vl_h5_refuse(err, VL_EFORMAT, file, "%s has rows of %lld values", column->name, (long long)row);
     for (int64_t first = 0; first < dataset->shape.size[0]; first += step) {
         int64_t n = dataset->shape.size[0] - first < step ? dataset->shape.size[0] - first : step;
-        if (read_range(buffer, dataset, H5T_NATIVE_INT64, first, n) < 0)
-            return vl_h5_fail(err, file, "cannot read %s", column->name);
+        VL_TRY(read_range(buffer, dataset, H5T_NATIVE_INT64, first, n, err));
         for (int64_t i = 0; i < n * row; i++) {
             if (buffer[i] < column->min || buffer[i] > column->max)
                 return vl_h5_refuse(err, VL_EFORMAT, file, "%s[%lld] is %lld, expected %lld to %lld", column->name,
@@ -211,7 +216,11 @@ static bool is_utf8(const char *text)
 {
     const unsigned char *c = (const unsigned char *)text;
     while (*c) {
-        int more = *c < 0x80 ? 0 : *c >= 0xc2 && *c < 0xe0 ? 1 : (*c & 0xf0) == 0xe0 ? 2 : *c >= 0xf0 && *c < 0xf5 ? 3 : -1;
+        int more = *c < 0x80                 ? 0
+                   : *c >= 0xc2 && *c < 0xe0 ? 1
+                   : (*c & 0xf0) == 0xe0     ? 2
+                   : *c >= 0xf0 && *c < 0xf5 ? 3
+                                             : -1;
         if (more < 0)
             return false;
         if ((*c == 0xe0 && c[1] < 0xa0) || (*c == 0xed && c[1] > 0x9f) || (*c == 0xf0 && c[1] < 0x90) ||
@@ -224,69 +233,71 @@ static bool is_utf8(const char *text)
     return true;
 }
 
+typedef struct text_reader {
+    const vl_h5_dataset *dataset;
+    hid_t type;
+    size_t budget; /* bytes of text that may still be read */
+} text_reader;
+
+static vl_status copy_text(char **out, text_reader *reader, const char *text, size_t length, vl_error *err)
+{
+    const vl_h5_dataset *dataset = reader->dataset;
+    if (length > reader->budget)
+        return vl_h5_refuse(err, VL_EFORMAT, dataset->id, "%s holds more text than its file can", dataset->name);
+    reader->budget -= length;
+    *out = vl_strndup(text ? text : "", length);
+    if (!*out)
+        return vl_fail_nomem(err, dataset->name);
+    if (!is_utf8(*out))
+        return vl_h5_refuse(err, VL_EFORMAT, dataset->id, "%s holds text that is no UTF-8", dataset->name);
+    return VL_OK;
+}
+
 /* One block of texts, as pointers (variable length) or side by side (fixed). Copies are made before HDF5's own
  * memory is given back; many references to one heap object must not multiply without bound. */
-static vl_status read_text_block(char **out, const vl_h5_dataset *dataset, hid_t type, int64_t first, int64_t n,
-                                 size_t *budget)
+static vl_status read_text_block(char **out, text_reader *reader, int64_t first, int64_t n, vl_error *err)
 {
-    vl_status status = VL_OK;
-    bool variable = H5Tis_variable_str(type) > 0;
-    size_t width = H5Tget_size(type);
+    bool variable = H5Tis_variable_str(reader->type) > 0;
+    size_t width = H5Tget_size(reader->type);
     char *block = vl_calloc((size_t)n, width);
     if (!block)
-        return VL_ENOMEM;
-    if (read_range(block, dataset, type, first, n) < 0) {
-        vl_free(block);
-        return VL_EIO;
-    }
+        return vl_fail_nomem(err, reader->dataset->name);
+    vl_status status = read_range(block, reader->dataset, reader->type, first, n, err);
+    bool filled = status == VL_OK;
     for (int64_t i = 0; i < n && status == VL_OK; i++) {
         const char *text = variable ? ((char **)(void *)block)[i] : block + (size_t)i * width;
         size_t length = !text ? 0 : variable ? strlen(text) : strnlen(text, width);
-        if (length > *budget)
-            status = VL_EFORMAT;
-        else if (!(out[i] = vl_strndup(text ? text : "", length)))
-            status = VL_ENOMEM;
-        else if (!is_utf8(out[i]))
-            status = VL_EINVAL;
-        *budget -= status == VL_OK ? length : 0;
+        status = copy_text(&out[i], reader, text, length, err);
     }
-    if (variable) {
+    if (variable && filled) {
         hsize_t total = (hsize_t)n;
         hid_t memory = H5Screate_simple(1, &total, NULL);
-        H5Dvlen_reclaim(type, memory, H5P_DEFAULT, block);
+        H5Dvlen_reclaim(reader->type, memory, H5P_DEFAULT, block);
         H5Sclose(memory);
     }
     vl_free(block);
     return status;
 }
 
-static vl_status read_texts(char **out, vl_h5 file, const vl_h5_dataset *dataset, const char *name, vl_error *err)
+static vl_status read_texts(char **out, vl_h5 file, const vl_h5_dataset *dataset, vl_error *err)
 {
     hsize_t file_size = 0;
     H5Fget_filesize(file, &file_size);
-    size_t budget = (size_t)(64 << 20) + 8 * (size_t)file_size;
     int64_t n = dataset->shape.size[0];
-    hid_t type = H5Dget_type(dataset->id);
+    text_reader reader = {dataset, H5Dget_type(dataset->id), (size_t)(64 << 20) + 8 * (size_t)file_size};
     vl_status status = VL_OK;
     memset(out, 0, (size_t)n * sizeof *out);
-    if (!H5Tis_variable_str(type) && H5Tget_size(type) > (1 << 20))
-        status = VL_EFORMAT;
+    if (!H5Tis_variable_str(reader.type) && H5Tget_size(reader.type) > (1 << 20))
+        status = vl_h5_refuse(err, VL_EFORMAT, file, "%s has texts of %zu bytes each", dataset->name,
+                              H5Tget_size(reader.type));
     for (int64_t first = 0; first < n && status == VL_OK; first += TEXT_BLOCK)
-        status = read_text_block(out + first, dataset, type, first, n - first < TEXT_BLOCK ? n - first : TEXT_BLOCK,
-                                 &budget);
-    H5Tclose(type);
-    if (status == VL_OK)
-        return VL_OK;
-    for (int64_t i = 0; i < n; i++) {
+        status = read_text_block(out + first, &reader, first, n - first < TEXT_BLOCK ? n - first : TEXT_BLOCK, err);
+    H5Tclose(reader.type);
+    for (int64_t i = 0; status != VL_OK && i < n; i++) {
         vl_free(out[i]);
         out[i] = NULL;
     }
-    switch (status) {
-    case VL_ENOMEM: return vl_fail_nomem(err, name);
-    case VL_EIO: return vl_h5_fail(err, file, "cannot read %s", name);
-    case VL_EINVAL: return vl_h5_refuse(err, VL_EFORMAT, file, "%s holds text that is no UTF-8", name);
-    default: return vl_h5_refuse(err, VL_EFORMAT, file, "%s holds more text than its file can", name);
-    }
+    return status;
 }
 
 vl_status vl_h5_read(void *out, vl_h5 file, const vl_h5_column *column, vl_error *err)
@@ -298,8 +309,7 @@ vl_status vl_h5_read(void *out, vl_h5 file, const vl_h5_column *column, vl_error
     if (status == VL_OK && !(text ? dataset.is_text : dataset.is_integer))
         status = vl_h5_refuse(err, VL_EFORMAT, file, "%s does not hold %s", column->name, text ? "texts" : "integers");
     if (status == VL_OK && count_elements(dataset.shape) > 0)
-        status = text ? read_texts(out, file, &dataset, column->name, err)
-                      : read_integers(out, file, &dataset, column, err);
+        status = text ? read_texts(out, file, &dataset, err) : read_integers(out, file, &dataset, column, err);
     vl_h5_dataset_close(&dataset);
     return status;
 }
@@ -308,79 +318,7 @@ vl_status vl_h5_read_rows(void *out, const vl_h5_dataset *dataset, int64_t first
 {
     vl_h5_quiet();
     vl_h5 type = vl_h5_make_type(vl_h5_type_of(dataset->dtype));
-    herr_t result = n > 0 ? read_range(out, dataset, type, first, n) : 0;
+    vl_status status = n > 0 ? read_range(out, dataset, type, first, n, err) : VL_OK;
     vl_h5_close(&type);
-    if (result < 0)
-        return vl_h5_fail(err, dataset->id, "cannot read rows %lld to %lld", (long long)first, (long long)(first + n));
-    return VL_OK;
-}
-
-/* ---- states ------------------------------------------------------------------------------------------------ */
-
-/* Memory for the chunks of all states of one row range, within reason. */
-static void size_chunk_cache(hid_t access, vl_h5 file)
-{
-    enum { MOST = 128 << 20 };
-    hsize_t chunk[VL_H5_MAX_DIMS], size[VL_H5_MAX_DIMS];
-    hid_t dataset = H5Dopen2(file, "/states", H5P_DEFAULT);
-    if (dataset < 0)
-        return;
-    hid_t plist = H5Dget_create_plist(dataset), space = H5Dget_space(dataset), type = H5Dget_type(dataset);
-    if (H5Pget_layout(plist) == H5D_CHUNKED && H5Sget_simple_extent_ndims(space) == 3) {
-        H5Pget_chunk(plist, 3, chunk);
-        H5Sget_simple_extent_dims(space, size, NULL);
-        hsize_t bytes = chunk[0] * chunk[1] * chunk[2] * H5Tget_size(type);
-        hsize_t states = chunk[0] ? (size[0] + chunk[0] - 1) / chunk[0] : 1;
-        if (bytes <= MOST) /* a larger chunk is read past the cache */
-            H5Pset_chunk_cache(access, 2003, (size_t)(states < MOST / bytes ? states * bytes : MOST), 1.0);
-    }
-    H5Pclose(plist);
-    H5Sclose(space);
-    H5Tclose(type);
-    H5Dclose(dataset);
-}
-
-vl_status vl_h5_states_open(vl_h5_dataset *out, vl_h5 file, bool allow_virtual, vl_error *err)
-{
-    VL_TRY(vl_h5_dataset_open(out, file, "/states", allow_virtual, err));
-    vl_status status = VL_OK;
-    if (out->shape.ndim != 3)
-        status = vl_h5_refuse(err, VL_EFORMAT, file, "/states has %d dimensions, expected 3: [L+1, N, D]",
-                              out->shape.ndim);
-    else if (out->dtype == VL_F64)
-        status = vl_h5_refuse(err, VL_EFORMAT, file, "/states has an element type other than bfloat16, float16 and "
-                              "float32");
-    if (status == VL_OK && !out->is_virtual) {
-        hid_t access = H5Pcreate(H5P_DATASET_ACCESS);
-        size_chunk_cache(access, file);
-        H5Dclose(out->id);
-        out->id = H5Dopen2(file, "/states", access);
-        H5Pclose(access);
-        if (out->id < 0)
-            status = vl_h5_fail(err, file, "cannot open /states");
-    }
-    if (status != VL_OK)
-        vl_h5_dataset_close(out);
     return status;
-}
-
-vl_status vl_h5_states_read(void *out, const vl_h5_dataset *dataset, int64_t state, int64_t first, int64_t n,
-                            vl_error *err)
-{
-    hsize_t start[3] = {(hsize_t)state, (hsize_t)first, 0};
-    hsize_t count[3] = {1, (hsize_t)n, (hsize_t)dataset->shape.size[2]};
-    vl_h5_quiet();
-    if (n == 0)
-        return VL_OK;
-    vl_h5 type = vl_h5_make_type(vl_h5_type_of(dataset->dtype));
-    hid_t space = H5Dget_space(dataset->id), memory = H5Screate_simple(3, count, NULL);
-    H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
-    herr_t result = H5Dread(dataset->id, type, memory, space, H5P_DEFAULT, out);
-    H5Sclose(space);
-    H5Sclose(memory);
-    vl_h5_close(&type);
-    if (result < 0)
-        return vl_h5_fail(err, dataset->id, "cannot read /states, state %lld, rows %lld to %lld", (long long)state,
-                          (long long)first, (long long)(first + n));
-    return VL_OK;
 }

@@ -3,7 +3,7 @@
 #include <hdf5.h>
 
 #define TEXT_OF(x) #x
-#define TEXT(x) TEXT_OF(x)
+#define TEXT(x)    TEXT_OF(x)
 
 const char *vl_h5_version(void)
 {

@@ -13,16 +13,19 @@ static vl_status check_array(vl_dtype *dtype, vl_cache *cache, const char *name,
     *dtype = dataset.dtype;
     vl_h5_dataset_close(&dataset);
     if (*dtype == VL_F64)
-        return vl_h5_refuse(err, VL_EFORMAT, cache->index, "%s has an element type other than bfloat16, float16 and "
-                            "float32", name);
+        return vl_h5_refuse(err, VL_EFORMAT, cache->index,
+                            "%s has an element type other than bfloat16, float16 and "
+                            "float32",
+                            name);
     bool same = found.ndim == expected.ndim;
     for (int i = 0; same && i < expected.ndim; i++)
         same = found.size[i] == expected.size[i];
     if (!same)
-        return vl_h5_refuse(err, VL_ESHAPE, cache->index, "%s has %d dimensions, the first of %lld; expected %d, the "
-                            "first of %lld (vocab_size %lld, d_model %lld)", name, found.ndim, (long long)found.size[0],
-                            expected.ndim, (long long)expected.size[0], (long long)cache->meta.vocab_size,
-                            (long long)cache->meta.d_model);
+        return vl_h5_refuse(err, VL_ESHAPE, cache->index,
+                            "%s has %d dimensions, the first of %lld; expected %d, the "
+                            "first of %lld (vocab_size %lld, d_model %lld)",
+                            name, found.ndim, (long long)found.size[0], expected.ndim, (long long)expected.size[0],
+                            (long long)cache->meta.vocab_size, (long long)cache->meta.d_model);
     return VL_OK;
 }
 
@@ -32,8 +35,11 @@ static vl_status read_norm(vl_cache *cache, vl_error *err)
     vl_head_source *head = &cache->head;
     VL_TRY(vl_h5_get_text(&norm, cache->index, "/head", "norm", err));
     bool layer = strcmp(norm, "layer") == 0, rms = strcmp(norm, "rms") == 0;
-    vl_status status = layer || rms ? VL_OK : vl_h5_refuse(err, VL_EFORMAT, cache->index, "attribute \"norm\" of /head "
-                                                           "is \"%.20s\", expected \"rms\" or \"layer\"", norm);
+    vl_status status = layer || rms ? VL_OK
+                                    : vl_h5_refuse(err, VL_EFORMAT, cache->index,
+                                                   "attribute \"norm\" of /head "
+                                                   "is \"%.20s\", expected \"rms\" or \"layer\"",
+                                                   norm);
     vl_free(norm);
     VL_TRY(status);
     head->norm = layer ? VL_NORM_LAYER : VL_NORM_RMS;
@@ -119,7 +125,8 @@ vl_status vl_cache_head(vl_head **out, vl_cache *cache, vl_device *device, vl_pr
 {
     *out = NULL;
     if (!cache->has_head)
-        return vl_h5_refuse(err, VL_EFORMAT, cache->index, "the cache has no /head (the unembedding), which this needs");
+        return vl_h5_refuse(err, VL_EFORMAT, cache->index,
+                            "the cache has no /head (the unembedding), which this needs");
     VL_TRY(vl_cache_head_load(cache, err));
     return vl_head_new(out, device, &cache->head, precision, NULL, err);
 }

@@ -19,10 +19,10 @@ void vl_shard_summary_clear(vl_shard_summary *summary);
 
 typedef struct vl_index_spec {
     const char *directory;
-    const vl_cache_meta *meta; /* with created and config, which shards leave out */
-    int64_t n_shards;          /* shard-00000.h5 ... must lie in the directory, whole */
-    const vl_head_source *head;     /* or NULL */
-    const char *const *pieces;      /* [V] text of each token, entries may be NULL; or NULL */
+    const vl_cache_meta *meta;  /* with created and config, which shards leave out */
+    int64_t n_shards;           /* shard-00000.h5 ... must lie in the directory, whole */
+    const vl_head_source *head; /* or NULL */
+    const char *const *pieces;  /* [V] text of each token, entries may be NULL; or NULL */
 } vl_index_spec;
 
 /* Reads the shards' tables and writes index.h5 whole or not at all. */

@@ -54,7 +54,9 @@ vl_status vl_job_open(vl_cache_job *out, const vl_config *config, vl_model *mode
     *out = (vl_cache_job){.config = config, .model = model, .info = info, .observer = observer};
     if (config->cache.positions[VL_GENERATED] == VL_ALL)
         return vl_fail(err, VL_EINVAL, "cache.positions.generated is all, expected a number of tokens");
-    out->meta = (vl_cache_meta){.d_model = info->d_model, .n_layers = info->n_layers, .vocab_size = info->vocab_size,
+    out->meta = (vl_cache_meta){.d_model = info->d_model,
+                                .n_layers = info->n_layers,
+                                .vocab_size = info->vocab_size,
                                 .dtype = choose_dtype(config->cache.dtype)};
     out->meta.model_id = vl_strdup(config->model ? config->model : info->path);
     out->meta.model_type = vl_strdup(info->model_type);
@@ -120,7 +122,9 @@ vl_status vl_job_progress(vl_cache_job *job, const char *stage, const char *unit
     job->reported = now;
     vl_progress progress = {stage, unit, done, total, (double)NAN};
     if (job->observer->progress(job->observer->user, &progress) != 0)
-        return vl_fail(err, VL_ECANCELLED, "caching was stopped after %lld of %lld %s; the same command goes on from "
-                       "the shards that are whole", (long long)done, (long long)total, unit);
+        return vl_fail(err, VL_ECANCELLED,
+                       "caching was stopped after %lld of %lld %s; the same command goes on from "
+                       "the shards that are whole",
+                       (long long)done, (long long)total, unit);
     return VL_OK;
 }

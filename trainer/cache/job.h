@@ -20,16 +20,16 @@ typedef struct vl_cache_job {
     vl_sample_list samples;
     bool has_answers;
     /* Filled by vl_job_split. */
-    char (*hashes)[65];     /* [distinct image paths] */
+    char (*hashes)[65];      /* [distinct image paths] */
     const char **image_hash; /* [images of all samples, in order] */
-    int64_t *first_image;   /* [S] of a sample in image_hash */
-    int64_t n_images;       /* distinct by hash */
+    int64_t *first_image;    /* [S] of a sample in image_hash */
+    int64_t n_images;        /* distinct by hash */
     int64_t n_heldout_images;
     uint8_t *heldout; /* [S] */
     /* Filled by vl_job_count. */
-    int64_t *n_forward;                    /* [S] rows that run; tokens to be generated are counted in full */
-    int64_t (*available)[VL_CLASS_COUNT];  /* [S] rows that could be kept, by class */
-    int64_t n_rows;                        /* kept, of all samples */
+    int64_t *n_forward;                   /* [S] rows that run; tokens to be generated are counted in full */
+    int64_t (*available)[VL_CLASS_COUNT]; /* [S] rows that could be kept, by class */
+    int64_t n_rows;                       /* kept, of all samples */
     int64_t chunk_rows;
     /* For progress. */
     double reported;
@@ -77,7 +77,8 @@ vl_status vl_job_find_shards(vl_resume *out, const vl_cache_job *job, vl_error *
 typedef struct vl_batch vl_batch;
 vl_status vl_batch_new(vl_batch **out, vl_cache_job *job, vl_error *err);
 void vl_batch_free(vl_batch *batch);
-/* Encodes samples from *next on until the batch is large enough or the shard, which holds `shard_rows` rows, is full. */
+/* Encodes samples from *next on until the batch is large enough or the shard, which holds `shard_rows` rows, is full.
+ */
 vl_status vl_batch_collect(vl_batch *batch, int64_t *next, int64_t shard_rows, vl_error *err);
 /* Rows that the batch runs, and keeps. */
 int64_t vl_batch_tokens(const vl_batch *batch);

@@ -13,9 +13,9 @@ typedef struct text_attribute {
 } text_attribute;
 
 static const text_attribute texts[] = {
-    {"model_id", offsetof(vl_cache_meta, model_id)},   {"model_type", offsetof(vl_cache_meta, model_type)},
-    {"created", offsetof(vl_cache_meta, created)},     {"vlens_version", offsetof(vl_cache_meta, vlens_version)},
-    {"config", offsetof(vl_cache_meta, config)},       {"settings", offsetof(vl_cache_meta, settings)},
+    {"model_id", offsetof(vl_cache_meta, model_id)}, {"model_type", offsetof(vl_cache_meta, model_type)},
+    {"created", offsetof(vl_cache_meta, created)},   {"vlens_version", offsetof(vl_cache_meta, vlens_version)},
+    {"config", offsetof(vl_cache_meta, config)},     {"settings", offsetof(vl_cache_meta, settings)},
 };
 enum { TEXTS = sizeof texts / sizeof *texts };
 
@@ -53,8 +53,11 @@ static vl_status check_identity(vl_h5 file, vl_error *err)
     int64_t version, complete = 0;
     VL_TRY(vl_h5_get_text(&format, file, "/", "format", err));
     bool ours = strcmp(format, "vlens-cache") == 0;
-    vl_status status = ours ? VL_OK : vl_h5_refuse(err, VL_EFORMAT, file, "attribute \"format\" is \"%.40s\", expected "
-                                                   "\"vlens-cache\"", format);
+    vl_status status = ours ? VL_OK
+                            : vl_h5_refuse(err, VL_EFORMAT, file,
+                                           "attribute \"format\" is \"%.40s\", expected "
+                                           "\"vlens-cache\"",
+                                           format);
     vl_free(format);
     VL_TRY(status);
     VL_TRY(vl_h5_get_int(&version, file, "/", "version", err));
@@ -64,8 +67,10 @@ static vl_status check_identity(vl_h5 file, vl_error *err)
     if (vl_h5_has_attribute(file, "/", "complete"))
         VL_TRY(vl_h5_get_int(&complete, file, "/", "complete", err));
     if (complete != 1)
-        return vl_h5_refuse(err, VL_EFORMAT, file, "not complete (attribute \"complete\" is %s): its writing was "
-                            "interrupted", vl_h5_has_attribute(file, "/", "complete") ? "not 1" : "missing");
+        return vl_h5_refuse(err, VL_EFORMAT, file,
+                            "not complete (attribute \"complete\" is %s): its writing was "
+                            "interrupted",
+                            vl_h5_has_attribute(file, "/", "complete") ? "not 1" : "missing");
     return VL_OK;
 }
 
@@ -88,7 +93,8 @@ static vl_status read_short(char *out, size_t size, vl_h5 file, const char *name
     if (fits)
         snprintf(out, size, "%s", text);
     vl_free(text);
-    return fits ? VL_OK : vl_h5_refuse(err, VL_EFORMAT, file, "attribute \"%s\" has more than %zu bytes", name, size - 1);
+    return fits ? VL_OK
+                : vl_h5_refuse(err, VL_EFORMAT, file, "attribute \"%s\" has more than %zu bytes", name, size - 1);
 }
 
 vl_status vl_meta_read(vl_cache_meta *out, vl_h5 file, vl_error *err)

@@ -8,8 +8,8 @@ enum { VL_CACHE_VERSION = 1, VL_UUID_SIZE = 37 };
 
 typedef struct vl_cache_meta {
     int64_t d_model, n_layers, vocab_size;
-    vl_dtype dtype;       /* of /states; no attribute */
-    char fingerprint[65]; /* "" where the file has none */
+    vl_dtype dtype;          /* of /states; no attribute */
+    char fingerprint[65];    /* "" where the file has none */
     char uuid[VL_UUID_SIZE]; /* of a shard; "" elsewhere */
     /* Owned; NULL where the file has none. */
     char *model_id, *model_type, *created, *vlens_version, *config;

@@ -43,8 +43,10 @@ static vl_status read_shard_list(vl_cache *cache, vl_error *err)
     for (int64_t i = 0; i < n; i++) {
         vl_cache_part *part = &cache->parts[i];
         if (!plain_name(names[i]))
-            VL_GOTO(vl_h5_refuse(err, VL_EFORMAT, cache->index, "/shards/name[%lld] is \"%.60s\", expected the name "
-                                 "of a file of the same folder", (long long)i, names[i]));
+            VL_GOTO(vl_h5_refuse(err, VL_EFORMAT, cache->index,
+                                 "/shards/name[%lld] is \"%.60s\", expected the name "
+                                 "of a file of the same folder",
+                                 (long long)i, names[i]));
         part->path = vl_path_join(cache->path, names[i]);
         if (!part->path)
             VL_GOTO(vl_fail_nomem(err, names[i]));
@@ -55,8 +57,10 @@ static vl_status read_shard_list(vl_cache *cache, vl_error *err)
         first += counts[i];
     }
     if (first != cache->info.n_tokens)
-        status = vl_h5_refuse(err, VL_EFORMAT, cache->index, "/shards/n_tokens adds up to %lld, but /states has %lld "
-                              "rows", (long long)first, (long long)cache->info.n_tokens);
+        status = vl_h5_refuse(err, VL_EFORMAT, cache->index,
+                              "/shards/n_tokens adds up to %lld, but /states has %lld "
+                              "rows",
+                              (long long)first, (long long)cache->info.n_tokens);
 done:
     for (int64_t i = 0; i < n; i++) {
         if (names)
@@ -100,15 +104,19 @@ static vl_status check_part(vl_cache *cache, vl_cache_part *part, vl_error *err)
     VL_TRY(vl_meta_read(&meta, part->file, err));
     vl_status status = VL_OK;
     if (strcmp(meta.uuid, part->uuid) != 0)
-        status = vl_h5_refuse(err, VL_EMISMATCH, part->file, "uuid \"%s\", but the index lists \"%.36s\": this shard "
-                              "belongs to another cache", meta.uuid, part->uuid);
+        status = vl_h5_refuse(err, VL_EMISMATCH, part->file,
+                              "uuid \"%s\", but the index lists \"%.36s\": this shard "
+                              "belongs to another cache",
+                              meta.uuid, part->uuid);
     else if (meta.fingerprint[0] && cache->meta.fingerprint[0] && strcmp(meta.fingerprint, cache->meta.fingerprint))
         status = vl_h5_refuse(err, VL_EMISMATCH, part->file, "fingerprint %s, but the index has %s", meta.fingerprint,
                               cache->meta.fingerprint);
     else if (size[0] != info->n_states || size[1] != part->n || size[2] != info->d_model)
-        status = vl_h5_refuse(err, VL_EFORMAT, part->file, "/states has shape [%lld, %lld, %lld], the index expects "
-                              "[%lld, %lld, %lld]", (long long)size[0], (long long)size[1], (long long)size[2],
-                              (long long)info->n_states, (long long)part->n, (long long)info->d_model);
+        status = vl_h5_refuse(err, VL_EFORMAT, part->file,
+                              "/states has shape [%lld, %lld, %lld], the index expects "
+                              "[%lld, %lld, %lld]",
+                              (long long)size[0], (long long)size[1], (long long)size[2], (long long)info->n_states,
+                              (long long)part->n, (long long)info->d_model);
     else if (part->states.dtype != info->dtype)
         status = vl_h5_refuse(err, VL_EFORMAT, part->file, "/states is %s, the index expects %s",
                               vl_dtype_name(part->states.dtype), vl_dtype_name(info->dtype));
@@ -151,7 +159,8 @@ static vl_status open_parts(vl_cache *cache, bool is_virtual, vl_error *err)
         VL_TRY(read_shard_list(cache, err));
     } else {
         if (is_virtual)
-            return vl_h5_refuse(err, VL_EFORMAT, cache->index, "/states is virtual but there is no /shards that lists "
+            return vl_h5_refuse(err, VL_EFORMAT, cache->index,
+                                "/states is virtual but there is no /shards that lists "
                                 "its sources");
         VL_TRY(single_part(cache, err));
     }
@@ -170,12 +179,14 @@ static vl_status open_states(vl_cache *cache, bool *is_virtual, vl_error *err)
     const int64_t *size = states.shape.size;
     vl_status status = VL_OK;
     if (size[0] != cache->meta.n_layers + 1 || size[2] != cache->meta.d_model)
-        status = vl_h5_refuse(err, VL_EFORMAT, cache->index, "/states has shape [%lld, %lld, %lld], expected "
-                              "[n_layers + 1 = %lld, N, d_model = %lld]", (long long)size[0], (long long)size[1],
-                              (long long)size[2], (long long)cache->meta.n_layers + 1, (long long)cache->meta.d_model);
+        status = vl_h5_refuse(err, VL_EFORMAT, cache->index,
+                              "/states has shape [%lld, %lld, %lld], expected "
+                              "[n_layers + 1 = %lld, N, d_model = %lld]",
+                              (long long)size[0], (long long)size[1], (long long)size[2],
+                              (long long)cache->meta.n_layers + 1, (long long)cache->meta.d_model);
     else if (size[1] > (int64_t)1 << 40)
-        status = vl_h5_refuse(err, VL_EFORMAT, cache->index, "/states has %lld rows, more than 2^40",
-                              (long long)size[1]);
+        status =
+            vl_h5_refuse(err, VL_EFORMAT, cache->index, "/states has %lld rows, more than 2^40", (long long)size[1]);
     *is_virtual = states.is_virtual;
     cache->info.n_tokens = size[1];
     cache->info.n_states = size[0];
@@ -193,16 +204,24 @@ static vl_status read_tables(vl_cache *cache, vl_error *err)
     cache->sample_row = vl_alloc((size_t)n + 1, sizeof *cache->sample_row);
     if (!cache->sample_row)
         return vl_fail_nomem(err, "cache tokens");
-    VL_TRY(vl_tables_find_samples(cache->sample_row, cache->index, &t->samples, t->rows.sample, n, "/tokens/sample",
-                                  err));
-    cache->tokens = (vl_cache_tokens){
-        .id = t->rows.id, .next_id = t->rows.next_id, .position = t->rows.position, .sample = t->rows.sample,
-        .image = t->rows.image, .sample_row = cache->sample_row, .token_class = t->rows.token_class,
-        .patch = (const int16_t(*)[3])t->rows.patch, .visible = t->rows.visible};
-    cache->samples = (vl_cache_samples){
-        .id = t->samples.id, .heldout = t->samples.heldout, .prompt = (const char *const *)t->samples.prompt,
-        .answer = (const char *const *)t->samples.answer, .image_path = (const char *const *)t->images.path,
-        .image_sha256 = (const char *const *)t->images.sha256, .image_sample = t->images.sample};
+    VL_TRY(
+        vl_tables_find_samples(cache->sample_row, cache->index, &t->samples, t->rows.sample, n, "/tokens/sample", err));
+    cache->tokens = (vl_cache_tokens){.id = t->rows.id,
+                                      .next_id = t->rows.next_id,
+                                      .position = t->rows.position,
+                                      .sample = t->rows.sample,
+                                      .image = t->rows.image,
+                                      .sample_row = cache->sample_row,
+                                      .token_class = t->rows.token_class,
+                                      .patch = (const int16_t(*)[3])t->rows.patch,
+                                      .visible = t->rows.visible};
+    cache->samples = (vl_cache_samples){.id = t->samples.id,
+                                        .heldout = t->samples.heldout,
+                                        .prompt = (const char *const *)t->samples.prompt,
+                                        .answer = (const char *const *)t->samples.answer,
+                                        .image_path = (const char *const *)t->images.path,
+                                        .image_sha256 = (const char *const *)t->images.sha256,
+                                        .image_sample = t->images.sample};
     return VL_OK;
 }
 

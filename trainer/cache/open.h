@@ -16,7 +16,7 @@ typedef struct vl_cache_part {
     char *uuid;    /* expected; "" in a cache of one file */
     int64_t first; /* its first row */
     int64_t n;
-    vl_h5 file;    /* none while it is closed */
+    vl_h5 file; /* none while it is closed */
     vl_h5_dataset states;
     uint64_t used; /* when it was last read */
 } vl_cache_part;
@@ -25,7 +25,7 @@ struct vl_cache {
     vl_cache_info info;
     vl_cache_tokens tokens;
     vl_cache_samples samples;
-    char *path;       /* the directory */
+    char *path; /* the directory */
     char *index_path;
     vl_h5 index;
     vl_cache_meta meta;

@@ -20,8 +20,10 @@ static vl_status outline_prompt(vl_sequence **out, const vl_cache_job *job, cons
     vl_str text = VL_STR_INIT;
     vl_token_ids tokens = {NULL, 0};
     vl_sequence *sequence = NULL;
-    vl_prompt prompt = {.text = sample->prompt, .image_paths = (const char *const *)sample->images,
-                        .n_images = sample->n_images, .raw = job->config->data.chat_template == VL_TEMPLATE_NONE};
+    vl_prompt prompt = {.text = sample->prompt,
+                        .image_paths = (const char *const *)sample->images,
+                        .n_images = sample->n_images,
+                        .raw = job->config->data.chat_template == VL_TEMPLATE_NONE};
     int64_t most = job->config->data.max_tokens;
     VL_GOTO(model->family->wrap(&text, model, &prompt, err));
     if (text.failed)
@@ -114,8 +116,10 @@ static int64_t row_bytes(const vl_cache_job *job)
 
 void vl_job_plan(vl_cache_plan *out, const vl_cache_job *job)
 {
-    *out = (vl_cache_plan){.n_samples = job->samples.n, .n_images = job->n_images,
-                           .n_heldout_images = job->n_heldout_images, .n_forward_tokens = job->total};
+    *out = (vl_cache_plan){.n_samples = job->samples.n,
+                           .n_images = job->n_images,
+                           .n_heldout_images = job->n_heldout_images,
+                           .n_forward_tokens = job->total};
     for (int64_t i = 0; i < job->samples.n; i++) {
         out->n_heldout += job->heldout[i];
         for (int c = 0; c < VL_CLASS_COUNT; c++)
@@ -129,7 +133,9 @@ void vl_job_plan(vl_cache_plan *out, const vl_cache_job *job)
 /* An upper bound of the bytes on disk from sample `first` on: chunks are stored whole, the tables twice. */
 static double bytes_needed(const vl_cache_job *job, int64_t first, const int64_t limits[VL_CLASS_COUNT])
 {
-    double bytes = 0, texts = 1 << 20, chunk = (double)job->chunk_rows;
+    double bytes = 0, texts = 160 << 10, chunk = (double)job->chunk_rows;
+    bool visible = job->info->sees_images && !job->info->patches_in_stream;
+    double per_row = visible ? 2 * 36 : 2 * 28; /* of /tokens */
     int64_t rows = 0;
     for (int64_t i = first; i < job->samples.n; i++) {
         const vl_sample *sample = &job->samples.items[i];
@@ -140,8 +146,8 @@ static double bytes_needed(const vl_cache_job *job, int64_t first, const int64_t
         if (rows < job->config->cache.shard_tokens && i + 1 < job->samples.n)
             continue;
         double chunks = (double)((rows + job->chunk_rows - 1) / job->chunk_rows);
-        bytes += chunks * (chunk * (double)row_bytes(job) + 64.0 * (double)(job->info->n_layers + 1)) + 65536;
-        texts += 2.0 * 64.0 * (double)rows;
+        bytes += chunks * (chunk * (double)row_bytes(job) + 64.0 * (double)(job->info->n_layers + 1)) + 32768;
+        texts += per_row * (double)rows;
         rows = 0;
     }
     double head = (double)job->info->vocab_size *
@@ -187,12 +193,14 @@ static vl_status check_bound(const vl_cache_job *job, vl_error *err)
     bytes_text(have, sizeof have, most);
     int64_t limit = find_limit(job, most);
     if (limit > 0)
-        return vl_fail(err, VL_EINVAL, "the cache needs %.0f bytes (%s) for %lld tokens, cache.max_bytes allows %.0f (%s); "
-                       "cache.positions {text: %lld, image: %lld} would fit", bytes, need, (long long)job->n_rows, most,
-                       have, (long long)limit, (long long)limit);
-    return vl_fail(err, VL_EINVAL, "the cache needs %.0f bytes (%s) for %lld tokens, cache.max_bytes allows %.0f (%s); no "
-                   "choice of cache.positions {text: N, image: N} fits: lower data.max_samples", bytes, need,
-                   (long long)job->n_rows, most, have);
+        return vl_fail(err, VL_EINVAL,
+                       "the cache needs %.0f bytes (%s) for %lld tokens, cache.max_bytes allows %.0f (%s); "
+                       "cache.positions {text: %lld, image: %lld} would fit",
+                       bytes, need, (long long)job->n_rows, most, have, (long long)limit, (long long)limit);
+    return vl_fail(err, VL_EINVAL,
+                   "the cache needs %.0f bytes (%s) for %lld tokens, cache.max_bytes allows %.0f (%s); no "
+                   "choice of cache.positions {text: N, image: N} fits: lower data.max_samples",
+                   bytes, need, (long long)job->n_rows, most, have);
 }
 
 /* The file system of the nearest folder that exists. */

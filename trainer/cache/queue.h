@@ -11,7 +11,7 @@
 typedef struct vl_write_queue vl_write_queue;
 
 typedef struct vl_queue_spec {
-    const char *directory;     /* borrowed, as is meta, until the queue is closed */
+    const char *directory; /* borrowed, as is meta, until the queue is closed */
     const vl_cache_meta *meta;
     int64_t first_shard; /* number of the first shard that is written */
     int64_t chunk_rows;

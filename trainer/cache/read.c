@@ -46,9 +46,10 @@ vl_status vl_cache_read(void *out, vl_cache *cache, int64_t state, int64_t first
     size_t row_bytes = (size_t)info->d_model * vl_dtype_size(info->dtype);
     char *to = out;
     if (state < 0 || state >= info->n_states || first < 0 || n < 0 || n > info->n_tokens || first > info->n_tokens - n)
-        return vl_fail(err, VL_EINVAL, "%s: state %lld, rows %lld to %lld asked for; it has %lld states of %lld rows",
-                       cache->path, (long long)state, (long long)first, (long long)first + (long long)n,
-                       (long long)info->n_states, (long long)info->n_tokens);
+        return vl_fail(err, VL_EINVAL,
+                       "%s: %lld rows of state %lld from row %lld on asked for; it has %lld states of %lld rows",
+                       cache->path, (long long)n, (long long)state, (long long)first, (long long)info->n_states,
+                       (long long)info->n_tokens);
     for (int64_t i = n > 0 ? find_part(cache, first) : 0; n > 0; i++) {
         vl_cache_part *part = &cache->parts[i];
         int64_t offset = first - part->first, most = part->n - offset, take = n < most ? n : most;
@@ -80,6 +81,7 @@ bool vl_cache_exists(const char *directory)
 
 vl_status vl_cache_directory(char **out, const vl_config *config, vl_error *err)
 {
-    *out = config->cache.dir ? vl_strdup(config->cache.dir) : vl_path_join(config->output ? config->output : ".", "cache");
+    *out =
+        config->cache.dir ? vl_strdup(config->cache.dir) : vl_path_join(config->output ? config->output : ".", "cache");
     return *out ? VL_OK : vl_fail_nomem(err, "cache directory");
 }

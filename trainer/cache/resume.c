@@ -135,7 +135,6 @@ vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, const vl_cache_job
 
 /* ---- whole shards ------------------------------------------------------------------------------------------ */
 
-
 /* The shard must hold the samples that follow, with the same pictures on the same sides. */
 static vl_status match_samples(vl_resume *resume, const vl_cache_job *job, const vl_shard_summary *shard,
                                const char *path, vl_error *err)
@@ -146,16 +145,22 @@ static vl_status match_samples(vl_resume *resume, const vl_cache_job *job, const
     for (int64_t i = 0; i < samples->n; i++) {
         int64_t at = resume->next_sample + i;
         if (at >= job->samples.n || job->samples.items[at].number != samples->id[i])
-            return vl_fail(err, VL_EMISMATCH, "%s: holds sample %lld where sample %lld is expected; --fresh rebuilds the "
-                           "cache", path, (long long)samples->id[i],
+            return vl_fail(err, VL_EMISMATCH,
+                           "%s: holds sample %lld where sample %lld is expected; --fresh rebuilds the "
+                           "cache",
+                           path, (long long)samples->id[i],
                            at < job->samples.n ? (long long)job->samples.items[at].number : -1LL);
         for (int k = 0; k < job->samples.items[at].n_images; k++, image++)
             if (image >= images->n || strcmp(images->sha256[image], job->image_hash[job->first_image[at] + k]) != 0)
-                return vl_fail(err, VL_EMISMATCH, "%s: the image %s changed since the shard was written; --fresh "
-                               "rebuilds the cache", path, job->samples.items[at].images[k]);
+                return vl_fail(err, VL_EMISMATCH,
+                               "%s: the image %s changed since the shard was written; --fresh "
+                               "rebuilds the cache",
+                               path, job->samples.items[at].images[k]);
         if (samples->heldout[i] != job->heldout[at])
-            return vl_fail(err, VL_EMISMATCH, "%s: sample %lld is on the other side of the split: images changed since "
-                           "the shard was written; --fresh rebuilds the cache", path, (long long)samples->id[i]);
+            return vl_fail(err, VL_EMISMATCH,
+                           "%s: sample %lld is on the other side of the split: images changed since "
+                           "the shard was written; --fresh rebuilds the cache",
+                           path, (long long)samples->id[i]);
     }
     resume->next_sample += samples->n;
     resume->n_rows += shard->n_tokens;

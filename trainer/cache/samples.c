@@ -26,14 +26,15 @@ vl_status vl_samples_read(vl_sample_list *out, const vl_config *config, const vl
     const char *lines = config->data.samples, *text = config->data.text;
     bool has_lines = lines && lines[0], has_text = text && text[0];
     if (has_lines == has_text)
-        return vl_fail(err, VL_EINVAL, has_lines ? "data.samples and data.text are both given, expected one of them"
-                                                 : "data.samples (a JSONL file) or data.text (a corpus) is missing");
+        return vl_fail(err, VL_EINVAL,
+                       has_lines ? "data.samples and data.text are both given, expected one of them"
+                                 : "data.samples (a JSONL file) or data.text (a corpus) is missing");
     out->is_text = has_text;
     out->path = vl_strdup(has_text ? text : lines);
     vl_status status = out->path ? VL_OK : vl_fail_nomem(err, "samples");
     if (status == VL_OK)
-        status = has_text ? vl_samples_read_windows(out, config, tokenizer, err)
-                          : vl_samples_read_lines(out, config, err);
+        status =
+            has_text ? vl_samples_read_windows(out, config, tokenizer, err) : vl_samples_read_lines(out, config, err);
     if (status == VL_OK && out->n == 0)
         status = vl_fail(err, VL_EFORMAT, "%s: holds no %s", out->path, has_text ? "text" : "samples");
     if (status != VL_OK)

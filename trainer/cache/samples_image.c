@@ -76,8 +76,10 @@ vl_status vl_image_folder_find(char **out, const vl_image_folder *folder, const 
     if (!realpath(path, real))
         status = vl_fail_errno(err, VL_EIO, "image %s", path);
     else if (!folder->allow_outside && !lies_inside(real, folder->real))
-        status = vl_fail(err, VL_EFORMAT, "image \"%.200s\" is a link that leaves the folder %s (data.allow_outside "
-                         "permits it)", name, folder->path);
+        status = vl_fail(err, VL_EFORMAT,
+                         "image \"%.200s\" is a link that leaves the folder %s (data.allow_outside "
+                         "permits it)",
+                         name, folder->path);
     if (status == VL_OK)
         *out = path;
     else

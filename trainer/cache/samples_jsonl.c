@@ -53,7 +53,8 @@ static vl_status read_images(vl_sample *sample, const vl_image_folder *folder, c
     const json_t *image = member(object, "image");
     if (!image) {
         if (member(object, "images")) /* a near miss that would silently drop the pictures */
-            return vl_fail(err, VL_EFORMAT, "key \"images\" is not known, expected \"image\" (a path or a list of "
+            return vl_fail(err, VL_EFORMAT,
+                           "key \"images\" is not known, expected \"image\" (a path or a list of "
                            "paths)");
         return VL_OK;
     }
@@ -105,7 +106,8 @@ static vl_status read_conversation(vl_sample *sample, const json_t *turns, vl_er
     for (size_t i = 0; i < json_array_size(turns) && !sample->answer; i++) {
         const json_t *turn = json_array_get(turns, i), *from = member(turn, "from"), *value = member(turn, "value");
         if (!json_is_string(from) || !value)
-            return vl_fail(err, VL_EFORMAT, "turn %zu of \"conversations\" is no object with \"from\" and \"value\"", i);
+            return vl_fail(err, VL_EFORMAT, "turn %zu of \"conversations\" is no object with \"from\" and \"value\"",
+                           i);
         const char *who = json_string_value(from);
         if (!sample->prompt && from_any(who, "human", "user"))
             VL_TRY(copy_text(&sample->prompt, value, "value", err));
@@ -147,8 +149,9 @@ static vl_status read_object(vl_sample *sample, const vl_image_folder *folder, c
     if (!json_is_object(object))
         return vl_fail(err, VL_EFORMAT, "the line is %s, expected an object with \"prompt\"", kind(object));
     if (!prompt == !turns)
-        return vl_fail(err, VL_EFORMAT, prompt ? "both \"prompt\" and \"conversations\", expected one of them"
-                                               : "\"prompt\" (or \"conversations\") is missing");
+        return vl_fail(err, VL_EFORMAT,
+                       prompt ? "both \"prompt\" and \"conversations\", expected one of them"
+                              : "\"prompt\" (or \"conversations\") is missing");
     VL_TRY(read_images(sample, folder, object, err));
     if (turns)
         return read_conversation(sample, turns, err);

@@ -77,7 +77,8 @@ vl_status vl_samples_read_windows(vl_sample_list *list, const vl_config *config,
     int32_t lead;
     int64_t window = config->data.max_tokens > 0 ? config->data.max_tokens : VL_TEXT_WINDOW;
     if (window < 2)
-        return vl_fail(err, VL_EINVAL, "data.max_tokens is %lld, expected at least 2 with data.text", (long long)window);
+        return vl_fail(err, VL_EINVAL, "data.max_tokens is %lld, expected at least 2 with data.text",
+                       (long long)window);
     VL_GOTO(vl_map_open(&map, list->path, err));
     VL_GOTO(vl_sha256_file(list->path, list->sha256, err));
     VL_GOTO(leading_token(&lead, tokenizer, err));

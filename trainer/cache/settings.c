@@ -86,14 +86,16 @@ static vl_status compare(const json_t *stored, const json_t *current, const char
     {
         const char *now = json_string_value(value), *then = json_string_value(json_object_get(stored, key));
         if (!then || strcmp(now, then) != 0)
-            return vl_fail(err, VL_EMISMATCH, "%s: this cache was made with %s: \"%.140s\", the configuration says "
-                           "\"%.140s\"; --fresh rebuilds it", path, key, then ? then : "(nothing)", now);
+            return vl_fail(err, VL_EMISMATCH,
+                           "%s: this cache was made with %s: \"%.140s\", the configuration says "
+                           "\"%.140s\"; --fresh rebuilds it",
+                           path, key, then ? then : "(nothing)", now);
     }
-    json_object_foreach((json_t *)(uintptr_t)stored, key, value)
-        if (!json_object_get(current, key))
-            return vl_fail(err, VL_EMISMATCH, "%s: this cache was made with %.60s: \"%.140s\", which the configuration "
-                           "does not have; --fresh rebuilds it", path, key,
-                           json_is_string(value) ? json_string_value(value) : "?");
+    json_object_foreach((json_t *)(uintptr_t)stored, key, value) if (!json_object_get(current, key)) return vl_fail(
+        err, VL_EMISMATCH,
+        "%s: this cache was made with %.60s: \"%.140s\", which the configuration "
+        "does not have; --fresh rebuilds it",
+        path, key, json_is_string(value) ? json_string_value(value) : "?");
     return VL_OK;
 }
 
@@ -101,8 +103,10 @@ vl_status vl_settings_compare(const char *stored, const char *current, const cha
 {
     json_t *then = NULL, *now = NULL;
     if (!stored)
-        return vl_fail(err, VL_EMISMATCH, "%s: this cache has no attribute \"settings\": it was not made by vlens cache; "
-                       "--fresh replaces it", path);
+        return vl_fail(err, VL_EMISMATCH,
+                       "%s: this cache has no attribute \"settings\": it was not made by vlens cache; "
+                       "--fresh replaces it",
+                       path);
     vl_status status = vl_json_parse(&then, stored, strlen(stored), path, err);
     if (status == VL_OK)
         status = vl_json_parse(&now, current, strlen(current), path, err);

@@ -10,8 +10,9 @@ typedef struct vl_shard_writer vl_shard_writer;
 typedef struct vl_shard_spec {
     const char *directory;
     int64_t number;
-    const vl_cache_meta *meta; /* borrowed until the shard is finished; its uuid is left out: it follows from settings */
-    int64_t chunk_rows;        /* rows of a chunk of /states; 0: 256 */
+    const vl_cache_meta
+        *meta;          /* borrowed until the shard is finished; its uuid is left out: it follows from settings */
+    int64_t chunk_rows; /* rows of a chunk of /states; 0: 256 */
 } vl_shard_spec;
 
 vl_status vl_shard_begin(vl_shard_writer **out, const vl_shard_spec *spec, vl_error *err);

@@ -21,9 +21,9 @@ typedef struct table {
     int n_columns;
 } table;
 
-#define ROW(member) offsetof(vl_rows, member)
+#define ROW(member)    offsetof(vl_rows, member)
 #define SAMPLE(member) offsetof(vl_sample_table, member)
-#define IMAGE(member) offsetof(vl_image_table, member)
+#define IMAGE(member)  offsetof(vl_image_table, member)
 
 static const column row_columns[] = {
     {"/tokens/id", VL_H5_I32, ROW(id), 1, false, 0, INT32_MAX},
@@ -260,8 +260,8 @@ static vl_status check_rows(vl_h5 file, const vl_tables *tables, int64_t vocab_s
             return vl_h5_refuse(err, VL_EFORMAT, file, "/tokens/image[%lld] is %d, but /images has %lld entries",
                                 (long long)i, rows->image[i], (long long)tables->images.n);
         if (rows->next_id[i] >= vocab_size)
-            return vl_h5_refuse(err, VL_EFORMAT, file, "/tokens/next_id[%lld] is %d, expected -1 to %lld",
-                                (long long)i, rows->next_id[i], (long long)vocab_size - 1);
+            return vl_h5_refuse(err, VL_EFORMAT, file, "/tokens/next_id[%lld] is %d, expected -1 to %lld", (long long)i,
+                                rows->next_id[i], (long long)vocab_size - 1);
     }
     return VL_OK;
 }

@@ -12,7 +12,7 @@ enum { BLOCK_ROWS = 1024 };
 typedef struct check {
     vl_cache *cache;
     const vl_observer *observer;
-    void *block;        /* [BLOCK_ROWS, D] */
+    void *block;         /* [BLOCK_ROWS, D] */
     int64_t done, total; /* rows of all states */
     int64_t n_nan, n_infinite;
     int64_t first_state, first_row; /* of the first value that is not finite */
@@ -80,8 +80,8 @@ static vl_status differs(const vl_cache_part *part, const char *name, int64_t ro
                    (long long)row);
 }
 
-static vl_status compare_rows(const vl_cache *cache, const vl_cache_part *part, const vl_rows *mine, int64_t first_image,
-                              vl_error *err)
+static vl_status compare_rows(const vl_cache *cache, const vl_cache_part *part, const vl_rows *mine,
+                              int64_t first_image, vl_error *err)
 {
     const vl_rows *all = &cache->tables.rows;
     for (int64_t i = 0; i < mine->n; i++) {

@@ -34,7 +34,8 @@ void cli_catch_signals(void)
     action.sa_handler = on_signal;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe and a file-size limit are write errors like any other */
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 int cli_interrupt_code(void)

@@ -93,8 +93,8 @@ static vl_status add_array(archive *a, const char *name, int ndim, int64_t d, co
     uint64_t start = a->offset;
     npy_header(&npy, ndim, d);
     if (npy.failed || bytes + npy.size >= UINT32_MAX) {
-        vl_status status = npy.failed ? vl_fail_nomem(err, name)
-                                      : vl_fail(err, VL_EUNSUPPORTED, "npz: %s is larger than 4 GiB", name);
+        vl_status status =
+            npy.failed ? vl_fail_nomem(err, name) : vl_fail(err, VL_EUNSUPPORTED, "npz: %s is larger than 4 GiB", name);
         vl_str_clear(&npy);
         return status;
     }

@@ -123,9 +123,9 @@ vl_status vl_fit_checkpoint_save(vl_fit_session *s, vl_error *err)
     snprintf(texts[2], TEXT_SIZE, "%lld", (long long)s->step);
     snprintf(texts[3], TEXT_SIZE, "%lld", (long long)s->validated);
     snprintf(texts[4], TEXT_SIZE, "%.3f", s->earlier_seconds + vl_clock() - s->began);
-    const vl_safetensors_pair pairs[] = {{"format", "vlens-checkpoint"}, {"version", "1"}, {"settings", s->settings},
-                                         {"group", texts[0]}, {"layers_in_flight", texts[1]}, {"step", texts[2]},
-                                         {"validated", texts[3]}, {"seconds", texts[4]}};
+    const vl_safetensors_pair pairs[] = {
+        {"format", "vlens-checkpoint"}, {"version", "1"},   {"settings", s->settings}, {"group", texts[0]},
+        {"layers_in_flight", texts[1]}, {"step", texts[2]}, {"validated", texts[3]},   {"seconds", texts[4]}};
     VL_GOTO(vl_safetensors_write(s->checkpoint_path, l.entries, l.n, pairs, sizeof pairs / sizeof *pairs, err));
 done:
     for (size_t k = 0; l.copies && k < l.n; k++)
@@ -145,8 +145,8 @@ static vl_status read_integer(int64_t *out, const vl_safetensors *file, const ch
     char *end = NULL;
     *out = text ? strtoll(text, &end, 10) : 0;
     if (!text || *end || *out < min || *out > max)
-        return vl_fail(err, VL_EFORMAT, "%s: metadata %s is '%.30s', expected %lld to %lld",
-                       vl_safetensors_path(file), key, text ? text : "(missing)", (long long)min, (long long)max);
+        return vl_fail(err, VL_EFORMAT, "%s: metadata %s is '%.30s', expected %lld to %lld", vl_safetensors_path(file),
+                       key, text ? text : "(missing)", (long long)min, (long long)max);
     return VL_OK;
 }
 
@@ -235,13 +235,14 @@ static vl_status read_all(vl_fit_session *s, const vl_safetensors *file, vl_erro
     VL_TRY(vl_fit_settings_compare(s->checkpoint_path, settings ? settings : "", s->settings, err));
     VL_TRY(read_integer(&per_group, file, "layers_in_flight", 1, INT64_MAX, err));
     if (per_group != s->per_group)
-        return vl_fail(err, VL_EMISMATCH, "%s: made with fit.layers_in_flight %lld, is %lld; set it back or start over "
-                                          "(--fresh)",
+        return vl_fail(err, VL_EMISMATCH,
+                       "%s: made with fit.layers_in_flight %lld, is %lld; set it back or start over "
+                       "(--fresh)",
                        s->checkpoint_path, (long long)per_group, (long long)s->per_group);
     VL_TRY(read_integer(&s->group, file, "group", 0, s->n_groups - 1, err));
     VL_TRY(read_integer(&s->step, file, "step", 0, s->plan.steps, err));
     VL_TRY(read_integer(&s->validated, file, "validated", -1, s->plan.steps, err));
-    s->earlier_seconds = seconds ? atof(seconds) : 0;
+    s->earlier_seconds = seconds ? strtod(seconds, NULL) : 0;
     s->resumed_from_step = s->step;
     for (int64_t k = 0; k < s->n_trained; k++) {
         vl_fit_layer *layer = &s->layers[k];

@@ -14,12 +14,12 @@ typedef struct vl_feeder {
     vl_dtype dtype;            /* of the stored states */
     /* The tile: */
     int64_t rows, n_pieces;
-    vl_run *pieces;         /* [capacity] */
-    float *weight;          /* [capacity] weight of each row's class */
-    int32_t *target;        /* [capacity] next token */
-    uint8_t *token_class;   /* [capacity] */
-    void *host;             /* [capacity, D] as stored */
-    vl_tensor stored, wide; /* [capacity, D] on the device, as stored and f32 */
+    vl_run *pieces;                /* [capacity] */
+    float *weight;                 /* [capacity] weight of each row's class */
+    int32_t *target;               /* [capacity] next token */
+    uint8_t *token_class;          /* [capacity] */
+    void *host;                    /* [capacity, D] as stored */
+    vl_tensor stored, wide;        /* [capacity, D] on the device, as stored and f32 */
     vl_tensor row_weight, targets; /* [capacity] f32, i32 on the device */
 } vl_feeder;
 

@@ -66,8 +66,8 @@ static vl_status make_layers(vl_fit_session *s, vl_error *err)
     for (int64_t k = 0; k < s->n_trained; k++) {
         vl_fit_layer *layer = &s->layers[k];
         layer->index = first + k;
-        layer->numbers = (vl_fit_numbers){.stopped_step = -1, .ridge = NAN, .start_loss = NAN, .best_loss = NAN,
-                                          .best_step = NAN, .last_loss = NAN};
+        layer->numbers = (vl_fit_numbers){
+            .stopped_step = -1, .ridge = NAN, .start_loss = NAN, .best_loss = NAN, .best_step = NAN, .last_loss = NAN};
         for (int c = 0; c < VL_CLASS_COUNT; c++)
             layer->numbers.class_loss[c] = NAN;
         layer->history = vl_alloc((size_t)steps + 1, sizeof(double));
@@ -116,8 +116,8 @@ static vl_status open_machinery(vl_fit_session *s, vl_error *err)
     s->feeder.notice = &s->notice;
     VL_TRY(vl_objective_new(&s->objective, s->device, s->head, s->config->lens.loss, tile, err));
     s->objective.fast = s->config->precision == VL_PRECISION_FAST;
-    VL_TRY(vl_optimizer_new(&s->optimizer, s->device, &rule,
-                            s->config->lens.kind == VL_LENS_AFFINE ? s->d_model : 0, err));
+    VL_TRY(vl_optimizer_new(&s->optimizer, s->device, &rule, s->config->lens.kind == VL_LENS_AFFINE ? s->d_model : 0,
+                            err));
     return vl_sampler_shuffled(&s->sampler, &s->plan.train, (uint64_t)s->config->fit.seed, err);
 }
 
@@ -187,11 +187,12 @@ static vl_status run_group(vl_fit_session *s, vl_error *err)
 
 static vl_status run_groups(vl_fit_session *s, bool resume, vl_error *err)
 {
-    s->notice.progress = (vl_progress){.stage = "fit", .unit = "steps", .total = s->n_groups * s->plan.steps, .kl = NAN};
+    s->notice.progress =
+        (vl_progress){.stage = "fit", .unit = "steps", .total = s->n_groups * s->plan.steps, .kl = NAN};
     if (resume) {
         VL_TRY(vl_fit_checkpoint_load(s, err));
-        vl_notice_say(&s->notice, 0, "going on at step %lld of %lld (%s)", (long long)s->step,
-                      (long long)s->plan.steps, s->checkpoint_path);
+        vl_notice_say(&s->notice, 0, "going on at step %lld of %lld (%s)", (long long)s->step, (long long)s->plan.steps,
+                      s->checkpoint_path);
     }
     for (bool is_open = resume; s->group < s->n_groups; is_open = false) {
         if (!is_open)

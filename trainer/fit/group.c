@@ -62,8 +62,8 @@ void vl_fit_group_close(vl_fit_session *s)
     vl_fit_layer *layers = vl_fit_group(s, &n);
     for (int64_t i = 0; i < n; i++) {
         vl_fit_layer *l = &layers[i];
-        vl_tensor *tensors[] = {&l->adapter.weight, &l->adapter.bias, &l->best.weight,
-                                &l->best.bias, &l->gradient.weight, &l->gradient.bias};
+        vl_tensor *tensors[] = {&l->adapter.weight, &l->adapter.bias,    &l->best.weight,
+                                &l->best.bias,      &l->gradient.weight, &l->gradient.bias};
         for (size_t k = 0; k < sizeof tensors / sizeof *tensors; k++) {
             vl_device_free(s->device, tensors[k]->data);
             tensors[k]->data = NULL;

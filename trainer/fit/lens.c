@@ -239,11 +239,18 @@ const char *vl_lens_settings(const vl_lens *lens)
 void vl_lens_describe(vl_lens_content *out, const vl_lens *lens)
 {
     const vl_lens_info *info = &lens->info;
-    *out = (vl_lens_content){
-        .d_model = info->d_model, .n_layers = info->n_layers, .weight = lens->weight, .bias = lens->bias,
-        .dtype = info->dtype, .bias_only = info->bias_only, .fingerprint = info->fingerprint,
-        .model_id = info->model_id, .config = info->config, .settings = vl_lens_settings(lens),
-        .tokens_seen = info->tokens_seen, .heldout_kl = info->heldout_kl};
+    *out = (vl_lens_content){.d_model = info->d_model,
+                             .n_layers = info->n_layers,
+                             .weight = lens->weight,
+                             .bias = lens->bias,
+                             .dtype = info->dtype,
+                             .bias_only = info->bias_only,
+                             .fingerprint = info->fingerprint,
+                             .model_id = info->model_id,
+                             .config = info->config,
+                             .settings = vl_lens_settings(lens),
+                             .tokens_seen = info->tokens_seen,
+                             .heldout_kl = info->heldout_kl};
 }
 
 vl_status vl_lens_check(const vl_lens *lens, const char *fingerprint, int64_t d_model, int64_t n_layers,
@@ -300,6 +307,7 @@ vl_status vl_lens_transform(vl_lens *lens, vl_device *device, int64_t layer, vl_
     if (!lens->weight[layer])
         return VL_OK;
     VL_TRY(upload(weight, device, lens->weight[layer], d, d, err));
-    return vl_op_gemm(device, &(vl_gemm_args){.out = out, .a = h, .b = *weight, .transpose_b = true, .alpha = 1.0f,
-                                              .beta = 1.0f}, err);
+    return vl_op_gemm(
+        device, &(vl_gemm_args){.out = out, .a = h, .b = *weight, .transpose_b = true, .alpha = 1.0f, .beta = 1.0f},
+        err);
 }

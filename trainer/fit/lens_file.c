@@ -46,8 +46,8 @@ static void *narrow(const float *x, size_t n, vl_dtype dtype)
     return out;
 }
 
-static vl_status table_add(table *t, const char *kind, int64_t layer, const float *data,
-                           const vl_lens_content *content, vl_error *err)
+static vl_status table_add(table *t, const char *kind, int64_t layer, const float *data, const vl_lens_content *content,
+                           vl_error *err)
 {
     int64_t d = content->d_model;
     bool matrix = kind[0] == 'w';

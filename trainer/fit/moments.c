@@ -16,13 +16,13 @@ typedef struct collector {
     vl_feeder *feeder;
     int64_t state, final_state;
     int threads;
-    float *x, *y;       /* [capacity, D] the tile's states, and what is missing of the final state */
-    double *norms;      /* [2, SAMPLE_ROWS + capacity] of the sample: state, final state */
+    float *x, *y;  /* [capacity, D] the tile's states, and what is missing of the final state */
+    double *norms; /* [2, SAMPLE_ROWS + capacity] of the sample: state, final state */
     int64_t n_norms, norms_capacity;
-    double limit_state, limit_final; /* rows above are left out */
+    double limit_state, limit_final;      /* rows above are left out */
     vl_tensor x_device, y_device, xx, yx; /* [capacity, D] twice, [D, D] twice */
-    float *product;     /* [D, D] on its way from the device */
-    int64_t pending;    /* rows in xx, yx on the device */
+    float *product;                       /* [D, D] on its way from the device */
+    int64_t pending;                      /* rows in xx, yx on the device */
 } collector;
 
 static void widen_rows(float *out, const void *stored, vl_dtype dtype, int64_t n, int threads)
@@ -221,10 +221,10 @@ static vl_status add_products(collector *c, int64_t n, vl_error *err)
     float beta = c->pending > 0 ? 1.0f : 0.0f;
     VL_TRY(vl_device_write(device, &x, c->x, err));
     VL_TRY(vl_device_write(device, &y, c->y, err));
-    VL_TRY(vl_op_gemm(device, &(vl_gemm_args){.out = c->xx, .a = x, .b = x, .transpose_a = true, .alpha = 1.0f,
-                                              .beta = beta}, err));
-    VL_TRY(vl_op_gemm(device, &(vl_gemm_args){.out = c->yx, .a = y, .b = x, .transpose_a = true, .alpha = 1.0f,
-                                              .beta = beta}, err));
+    VL_TRY(vl_op_gemm(
+        device, &(vl_gemm_args){.out = c->xx, .a = x, .b = x, .transpose_a = true, .alpha = 1.0f, .beta = beta}, err));
+    VL_TRY(vl_op_gemm(
+        device, &(vl_gemm_args){.out = c->yx, .a = y, .b = x, .transpose_a = true, .alpha = 1.0f, .beta = beta}, err));
     c->pending += n;
     return VL_OK;
 }
@@ -277,7 +277,10 @@ vl_status vl_moments_collect(vl_moments *out, vl_feeder *feeder, const vl_part *
 {
     vl_status status = VL_OK;
     *out = (vl_moments){.d = feeder->d_model};
-    collector c = {.m = out, .feeder = feeder, .state = state, .threads = vl_device_threads(feeder->device),
+    collector c = {.m = out,
+                   .feeder = feeder,
+                   .state = state,
+                   .threads = vl_device_threads(feeder->device),
                    .final_state = vl_cache_get_info(feeder->cache)->n_states - 1};
     VL_GOTO(allocate(&c, matrix, err));
     VL_GOTO(look_at_sample(&c, part, err));

@@ -17,8 +17,9 @@ static vl_status newton_schulz(const vl_optimizer_engine *e, vl_tensor *x, vl_te
     const float a = 3.4445f, b = -4.7750f, c = 2.0315f;
     vl_tensor gram = e->scratch[2], poly = e->scratch[3];
     bool fast = e->rule.fast;
-    VL_TRY(vl_op_gemm(e->device, &(vl_gemm_args){.out = gram, .a = *x, .b = *x, .transpose_b = true, .alpha = 1.0f,
-                                                 .fast = fast}, err));
+    VL_TRY(vl_op_gemm(e->device,
+                      &(vl_gemm_args){.out = gram, .a = *x, .b = *x, .transpose_b = true, .alpha = 1.0f, .fast = fast},
+                      err));
     VL_TRY(vl_op_gemm(e->device, &(vl_gemm_args){.out = poly, .a = gram, .b = gram, .alpha = c, .fast = fast}, err));
     VL_TRY(vl_op_add(e->device, &(vl_add_args){.out = poly, .x = poly, .y = gram, .scale = b}, err));
     VL_TRY(vl_op_gemm(e->device, &(vl_gemm_args){.out = *spare, .a = poly, .b = *x, .alpha = 1.0f, .fast = fast}, err));
@@ -45,16 +46,27 @@ vl_status vl_muon_step(const vl_optimizer_engine *e, vl_tensor parameter, vl_ten
     vl_tensor x = e->scratch[0], spare = e->scratch[1];
     /* From zero with rate -1 this leaves the Nesterov direction in `spare`. */
     VL_TRY(vl_op_zero(e->device, spare, err));
-    VL_TRY(vl_op_sgd(e->device, &(vl_sgd_args){.parameter = spare, .gradient = gradient, .momentum = momentum,
-                                               .learning_rate = -1.0f, .momentum_factor = (float)e->rule.momentum,
-                                               .gradient_scale = (float)scale, .nesterov = e->rule.momentum > 0,
-                                               .first = step == 0}, err));
+    VL_TRY(vl_op_sgd(e->device,
+                     &(vl_sgd_args){.parameter = spare,
+                                    .gradient = gradient,
+                                    .momentum = momentum,
+                                    .learning_rate = -1.0f,
+                                    .momentum_factor = (float)e->rule.momentum,
+                                    .gradient_scale = (float)scale,
+                                    .nesterov = e->rule.momentum > 0,
+                                    .first = step == 0},
+                     err));
     VL_TRY(normalise(e, x, spare, err));
     for (int i = 0; i < NEWTON_SCHULZ_STEPS; i++)
         VL_TRY(newton_schulz(e, &x, &spare, err));
     /* Without momentum, SGD's decay is the decoupled one: parameter -= rate * (x + decay * parameter). */
-    return vl_op_sgd(e->device, &(vl_sgd_args){.parameter = parameter, .gradient = x, .momentum = spare,
-                                               .learning_rate = (float)vl_optimizer_rate(&e->rule, step),
-                                               .weight_decay = (float)e->rule.weight_decay, .gradient_scale = 1.0f,
-                                               .first = true}, err);
+    return vl_op_sgd(e->device,
+                     &(vl_sgd_args){.parameter = parameter,
+                                    .gradient = x,
+                                    .momentum = spare,
+                                    .learning_rate = (float)vl_optimizer_rate(&e->rule, step),
+                                    .weight_decay = (float)e->rule.weight_decay,
+                                    .gradient_scale = 1.0f,
+                                    .first = true},
+                     err);
 }

@@ -25,8 +25,10 @@ bool vl_objective_needs_teacher(const vl_objective *o)
 vl_status vl_objective_new(vl_objective *out, vl_device *device, vl_head *head, vl_loss_kind kind, int64_t capacity,
                            vl_error *err)
 {
-    static const vl_loss losses[] = {[VL_OBJECTIVE_KL] = VL_LOSS_KL, [VL_OBJECTIVE_CE] = VL_LOSS_CE,
-                                     [VL_OBJECTIVE_REVERSE_KL] = VL_LOSS_REVERSE_KL, [VL_OBJECTIVE_JS] = VL_LOSS_JS};
+    static const vl_loss losses[] = {[VL_OBJECTIVE_KL] = VL_LOSS_KL,
+                                     [VL_OBJECTIVE_CE] = VL_LOSS_CE,
+                                     [VL_OBJECTIVE_REVERSE_KL] = VL_LOSS_REVERSE_KL,
+                                     [VL_OBJECTIVE_JS] = VL_LOSS_JS};
     const vl_head_info *info = vl_head_get_info(head);
     vl_status status = VL_OK;
     *out = (vl_objective){.device = device, .head = head, .kind = losses[kind], .capacity = capacity};
@@ -60,9 +62,8 @@ vl_status vl_objective_teacher(vl_objective *o, vl_tensor states, vl_error *err)
     o->rows = states.shape[0];
     vl_tensor logits = vl_tensor_rows(o->logits, 0, o->rows);
     VL_TRY(vl_head_logits(o->head, logits, states, err));
-    return vl_op_logsumexp(o->device,
-                           &(vl_logsumexp_args){.lse = vl_tensor_1d(o->lse.data, VL_F32, o->rows), .logits = logits},
-                           err);
+    return vl_op_logsumexp(
+        o->device, &(vl_logsumexp_args){.lse = vl_tensor_1d(o->lse.data, VL_F32, o->rows), .logits = logits}, err);
 }
 
 vl_status vl_adapter_apply(vl_device *device, vl_tensor out, vl_tensor h, const vl_adapter *adapter, bool fast,
@@ -72,8 +73,11 @@ vl_status vl_adapter_apply(vl_device *device, vl_tensor out, vl_tensor h, const 
     VL_TRY(vl_op_add(device, &(vl_add_args){.out = out, .x = h, .y = bias, .scale = 1.0f}, err));
     if (!adapter->weight.data)
         return VL_OK;
-    return vl_op_gemm(device, &(vl_gemm_args){.out = out, .a = h, .b = adapter->weight, .transpose_b = true,
-                                              .alpha = 1.0f, .beta = 1.0f, .fast = fast}, err);
+    return vl_op_gemm(
+        device,
+        &(vl_gemm_args){
+            .out = out, .a = h, .b = adapter->weight, .transpose_b = true, .alpha = 1.0f, .beta = 1.0f, .fast = fast},
+        err);
 }
 
 static vl_norm_kind norm_kind(const vl_objective *o)
@@ -86,12 +90,21 @@ static vl_status loss_of(vl_objective *o, const vl_objective_tile *tile, vl_tens
                          vl_error *err)
 {
     int64_t rows = tile->h.shape[0];
-    VL_TRY(vl_op_norm(o->device, &(vl_norm_args){.out = x, .x = u, .weight = vl_head_norm_weight(o->head),
-                                                 .bias = vl_head_norm_bias(o->head), .kind = norm_kind(o),
-                                                 .eps = vl_head_get_info(o->head)->eps}, err));
-    vl_unembed_loss_args args = {.loss = vl_tensor_1d(o->loss.data, VL_F32, rows), .dx = dx, .x = x,
-                                 .head = vl_head_matrix(o->head), .head_bias = vl_head_bias(o->head),
-                                 .row_weight = tile->row_weight, .kind = o->kind};
+    VL_TRY(vl_op_norm(o->device,
+                      &(vl_norm_args){.out = x,
+                                      .x = u,
+                                      .weight = vl_head_norm_weight(o->head),
+                                      .bias = vl_head_norm_bias(o->head),
+                                      .kind = norm_kind(o),
+                                      .eps = vl_head_get_info(o->head)->eps},
+                      err));
+    vl_unembed_loss_args args = {.loss = vl_tensor_1d(o->loss.data, VL_F32, rows),
+                                 .dx = dx,
+                                 .x = x,
+                                 .head = vl_head_matrix(o->head),
+                                 .head_bias = vl_head_bias(o->head),
+                                 .row_weight = tile->row_weight,
+                                 .kind = o->kind};
     if (o->kind == VL_LOSS_CE) {
         args.targets = tile->targets;
     } else {
@@ -108,8 +121,15 @@ static vl_status gradient_of(vl_objective *o, const vl_objective_tile *tile, vl_
     VL_TRY(vl_op_column_sum(o->device, &(vl_column_sum_args){.out = gradient->bias, .x = du, .beta = beta}, err));
     if (!gradient->weight.data)
         return VL_OK;
-    return vl_op_gemm(o->device, &(vl_gemm_args){.out = gradient->weight, .a = du, .b = tile->h, .transpose_a = true,
-                                                 .alpha = 1.0f, .beta = beta, .fast = o->fast}, err);
+    return vl_op_gemm(o->device,
+                      &(vl_gemm_args){.out = gradient->weight,
+                                      .a = du,
+                                      .b = tile->h,
+                                      .transpose_a = true,
+                                      .alpha = 1.0f,
+                                      .beta = beta,
+                                      .fast = o->fast},
+                      err);
 }
 
 vl_status vl_objective_layer(vl_objective *o, const vl_objective_tile *tile, const vl_adapter *adapter,
@@ -122,8 +142,12 @@ vl_status vl_objective_layer(vl_objective *o, const vl_objective_tile *tile, con
     VL_TRY(vl_adapter_apply(o->device, u, tile->h, adapter, o->fast, err));
     VL_TRY(loss_of(o, tile, u, x, dx, err));
     if (gradient) {
-        vl_norm_backward_args back = {.dx = dx, .dy = dx, .x = u, .weight = vl_head_norm_weight(o->head),
-                                      .kind = norm_kind(o), .eps = vl_head_get_info(o->head)->eps};
+        vl_norm_backward_args back = {.dx = dx,
+                                      .dy = dx,
+                                      .x = u,
+                                      .weight = vl_head_norm_weight(o->head),
+                                      .kind = norm_kind(o),
+                                      .eps = vl_head_get_info(o->head)->eps};
         VL_TRY(vl_op_norm_backward(o->device, &back, err));
         VL_TRY(gradient_of(o, tile, dx, gradient, err));
     }

@@ -107,16 +107,29 @@ vl_status vl_optimizer_step(const vl_optimizer_engine *engine, vl_tensor paramet
     float rate = (float)vl_optimizer_rate(rule, step);
     if (uses_adam(rule, parameter)) {
         /* Kingma and Ba, "Adam", 2015, with the decoupled decay of Loshchilov and Hutter, 2019. */
-        vl_adam_args args = {.parameter = parameter, .gradient = gradient, .mean = state->first,
-                             .square = state->second, .learning_rate = rate, .beta1 = 0.9f, .beta2 = 0.999f,
-                             .epsilon = 1e-8f, .weight_decay = (float)rule->weight_decay,
-                             .gradient_scale = (float)scale, .step = step + 1};
+        vl_adam_args args = {.parameter = parameter,
+                             .gradient = gradient,
+                             .mean = state->first,
+                             .square = state->second,
+                             .learning_rate = rate,
+                             .beta1 = 0.9f,
+                             .beta2 = 0.999f,
+                             .epsilon = 1e-8f,
+                             .weight_decay = (float)rule->weight_decay,
+                             .gradient_scale = (float)scale,
+                             .step = step + 1};
         return vl_op_adam(engine->device, &args, err);
     }
     if (rule->kind == VL_OPTIMIZER_MUON)
         return vl_muon_step(engine, parameter, gradient, state->first, step, scale, err);
-    vl_sgd_args args = {.parameter = parameter, .gradient = gradient, .momentum = state->first, .learning_rate = rate,
-                        .momentum_factor = (float)rule->momentum, .weight_decay = (float)rule->weight_decay,
-                        .gradient_scale = (float)scale, .nesterov = rule->momentum > 0, .first = step == 0};
+    vl_sgd_args args = {.parameter = parameter,
+                        .gradient = gradient,
+                        .momentum = state->first,
+                        .learning_rate = rate,
+                        .momentum_factor = (float)rule->momentum,
+                        .weight_decay = (float)rule->weight_decay,
+                        .gradient_scale = (float)scale,
+                        .nesterov = rule->momentum > 0,
+                        .first = step == 0};
     return vl_op_sgd(engine->device, &args, err);
 }

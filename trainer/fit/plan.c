@@ -140,8 +140,11 @@ vl_status vl_plan_new(vl_plan *out, const vl_config *config, const vl_cache *cac
     if (!assigned)
         return vl_fail_nomem(err, "training plan");
     VL_GOTO(vl_plan_validation_samples(assigned, config, cache, err));
-    selection s = {.tokens = vl_cache_get_tokens(cache), .samples = vl_cache_get_samples(cache), .assigned = assigned,
-                   .class_weights = config->lens.class_weights, .skip_positions = config->lens.skip_positions,
+    selection s = {.tokens = vl_cache_get_tokens(cache),
+                   .samples = vl_cache_get_samples(cache),
+                   .assigned = assigned,
+                   .class_weights = config->lens.class_weights,
+                   .skip_positions = config->lens.skip_positions,
                    .needs_target = config->lens.loss == VL_OBJECTIVE_CE};
     VL_GOTO(fill_part(&out->train, &s, info->n_tokens, PART_TRAIN, err));
     VL_GOTO(fill_part(&out->validation, &s, info->n_tokens, PART_VALIDATION, err));

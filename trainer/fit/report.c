@@ -167,11 +167,17 @@ vl_status vl_fit_write_lens(vl_fit_session *s, vl_error *err)
         bias[s->layers[k].index] = s->layers[k].kept_bias;
     }
     VL_GOTO(vl_config_write(&yaml, s->config, err));
-    vl_lens_content content = {.d_model = s->d_model, .n_layers = s->n_layers, .weight = weight, .bias = bias,
-                               .dtype = VL_F32, .bias_only = s->config->lens.kind == VL_LENS_BIAS,
+    vl_lens_content content = {.d_model = s->d_model,
+                               .n_layers = s->n_layers,
+                               .weight = weight,
+                               .bias = bias,
+                               .dtype = VL_F32,
+                               .bias_only = s->config->lens.kind == VL_LENS_BIAS,
                                .fingerprint = vl_head_get_info(s->head)->fingerprint,
-                               .model_id = vl_cache_get_info(s->cache)->model_id, .config = yaml,
-                               .settings = s->settings, .tokens_seen = s->plan.steps * s->plan.tokens_per_step};
+                               .model_id = vl_cache_get_info(s->cache)->model_id,
+                               .config = yaml,
+                               .settings = s->settings,
+                               .tokens_seen = s->plan.steps * s->plan.tokens_per_step};
     VL_GOTO(write_metrics(s, err));
     VL_GOTO(vl_lens_write(s->lens_path, &content, err));
 done:

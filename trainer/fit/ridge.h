@@ -9,10 +9,10 @@
 typedef struct vl_moments {
     int64_t d;
     int64_t rows, left_out;
-    double weight;          /* sum of the rows' weights */
-    double *xx, *yx;        /* [D, D] sum w x x^T, sum w y x^T (y along the rows); NULL without a matrix */
-    double *x, *y;          /* [D] sum w x, sum w y */
-    double *h0, *y0;        /* [D] */
+    double weight;   /* sum of the rows' weights */
+    double *xx, *yx; /* [D, D] sum w x x^T, sum w y x^T (y along the rows); NULL without a matrix */
+    double *x, *y;   /* [D] sum w x, sum w y */
+    double *h0, *y0; /* [D] */
 } vl_moments;
 
 /* One pass over `part` (two more over a sample of it). Rows at position 0 are left out, and rows whose norm, of the
@@ -23,8 +23,8 @@ vl_status vl_moments_collect(vl_moments *out, vl_feeder *feeder, const vl_part *
 void vl_moments_clear(vl_moments *moments);
 
 /* weight [D, D] and bias [D] minimise sum w |(h_L - h) - (A h + b)|^2 + lambda * m |A|^2 * sum w, m = mean over the
- * columns of the variance of h. A matrix that is not positive definite is tried again with ten times the lambda: *lambda
- * is the one that was used. weight == NULL (or moments without a matrix): the mean difference alone. */
+ * columns of the variance of h. A matrix that is not positive definite is tried again with ten times the lambda:
+ * *lambda is the one that was used. weight == NULL (or moments without a matrix): the mean difference alone. */
 vl_status vl_moments_solve(float *weight, float *bias, const vl_moments *moments, double *lambda, vl_error *err);
 
 #endif

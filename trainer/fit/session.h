@@ -12,13 +12,13 @@
 
 /* Numbers of one layer that a checkpoint stores as they lie here: doubles only. Losses are the objective, in nats. */
 typedef struct vl_fit_numbers {
-    double started;      /* 1: the closed-form start has been made */
-    double steps;        /* taken */
-    double stopped_step; /* where its loss or gradient was no finite number; -1: nowhere */
-    double ridge;        /* lambda of the start, NaN without one */
-    double start_loss;   /* validation loss of the start; NaN without a validation part */
-    double best_loss, best_step; /* lowest validation loss, early_stop only */
-    double last_loss;    /* of the last validation */
+    double started;                    /* 1: the closed-form start has been made */
+    double steps;                      /* taken */
+    double stopped_step;               /* where its loss or gradient was no finite number; -1: nowhere */
+    double ridge;                      /* lambda of the start, NaN without one */
+    double start_loss;                 /* validation loss of the start; NaN without a validation part */
+    double best_loss, best_step;       /* lowest validation loss, early_stop only */
+    double last_loss;                  /* of the last validation */
     double class_loss[VL_CLASS_COUNT]; /* validation, by class, of the parameters that are kept */
     double seconds;
 } vl_fit_numbers;

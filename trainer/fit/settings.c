@@ -85,7 +85,7 @@ vl_status vl_fit_settings_compare(const char *path, const char *stored, const ch
         if (a != b || memcmp(stored, wanted, a) != 0) {
             size_t key = strcspn(wanted, "=\n"), old = strcspn(stored, "=\n");
             if (key != old || memcmp(stored, wanted, key) != 0 || wanted[key] != '=' || stored[key] != '=')
-                return vl_fail(err, VL_EMISMATCH, "%s: its settings are not those of this version; start over (--fresh)",
+                return vl_fail(err, VL_EMISMATCH, "%s: its settings are not of this version; start over (--fresh)",
                                path);
             return vl_fail(err, VL_EMISMATCH,
                            "%s: made with other settings: %.*s was %.*s, is %.*s; set it back, choose another output, "

@@ -56,8 +56,9 @@ static vl_status update(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
     VL_TRY(gradient_norm(&norm, s, layer, err));
     if (!isfinite(norm) || !isfinite(layer->step_loss)) {
         layer->numbers.stopped_step = (double)s->step;
-        vl_notice_say(&s->notice, 1, "layer %lld: loss %g and gradient norm %g at step %lld; it stops at its last good "
-                                     "parameters, the other layers go on",
+        vl_notice_say(&s->notice, 1,
+                      "layer %lld: loss %g and gradient norm %g at step %lld; it stops at its last good "
+                      "parameters, the other layers go on",
                       (long long)layer->index, layer->step_loss, norm, (long long)s->step);
         return VL_OK;
     }

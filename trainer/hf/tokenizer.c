@@ -9,6 +9,7 @@
 
 static const size_t max_file = (size_t)256 << 20;
 static const size_t max_text = (size_t)512 << 20;
+static const size_t max_piece = (size_t)1 << 20; /* of a token as it is shown */
 
 struct vl_tokenizer {
     vl_vocab vocab;
@@ -61,7 +62,7 @@ static vl_status make_pieces(vl_tokenizer *t, vl_error *err)
 {
     vl_scratch scratch;
     vl_status status = VL_OK;
-    VL_TRY(vl_scratch_init(&scratch, err));
+    VL_TRY(vl_scratch_init(&scratch, max_piece, err));
     t->piece_start = vl_calloc((size_t)t->vocab.size, sizeof *t->piece_start);
     if (!t->piece_start) {
         status = vl_fail_nomem(err, "token texts");
@@ -245,11 +246,11 @@ vl_status vl_tokenizer_encode(vl_token_ids *out, const vl_tokenizer *t, const ch
     if (valid < n_bytes)
         return vl_fail(err, VL_EINVAL, "text is not valid UTF-8 at byte %zu (0x%02X)", valid,
                        (unsigned)(uint8_t)text[valid]);
-    vl_pieces pieces = {0}, spare = pieces;
+    vl_pieces pieces = {.limit = vl_text_limit(n_bytes)}, spare = pieces;
     vl_ids ids = {NULL, 0, 0};
     vl_scratch scratch;
     vl_status status = VL_OK;
-    VL_TRY(vl_scratch_init(&scratch, err));
+    VL_TRY(vl_scratch_init(&scratch, pieces.limit, err));
     bool room = vl_grow(&ids.items, &ids.capacity, 0, sizeof *ids.items) &&
                 (!add_special || add_ids(&ids, &t->template.before));
     if (room) {
@@ -294,18 +295,19 @@ vl_status vl_tokenizer_decode(vl_decoded *out, const vl_tokenizer *t, const int3
     *out = (vl_decoded){NULL, 0};
     if (n < 0)
         return vl_fail(err, VL_EINVAL, "%lld ids to decode", (long long)n);
-    vl_pieces pieces = {.keep_empty = true}, spare = pieces;
+    vl_pieces pieces = {.keep_empty = true, .limit = SIZE_MAX}, spare = pieces;
     vl_scratch scratch;
     vl_status status = VL_OK;
-    VL_TRY(vl_scratch_init(&scratch, err));
+    VL_TRY(vl_scratch_init(&scratch, 0, err));
     token_texts(t, &pieces, ids, n, skip_special);
     VL_GOTO(vl_pieces_check(&pieces, err));
+    pieces.limit = spare.limit = scratch.limit = vl_text_limit(pieces.text.size);
     VL_GOTO(vl_decoders_apply(&t->decoders, &pieces, &spare, &scratch, err));
-    out->text = pieces.n > 0 ? vl_strndup(pieces.text.data, pieces.text.size) : vl_strdup("");
+    out->text = vl_strndup(pieces.text.data ? pieces.text.data : "", pieces.text.size);
     if (!out->text)
         status = vl_fail_nomem(err, "decoded text");
     else
-        out->n_bytes = pieces.n > 0 ? pieces.text.size : 0;
+        out->n_bytes = pieces.text.size;
 done:
     vl_pieces_free(&pieces);
     vl_pieces_free(&spare);

@@ -93,8 +93,8 @@ static vl_status add_token(struct build *b, const json_t *json, const vl_vocab *
     VL_TRY(vl_normalizers_apply(b->normalizers, &b->pieces, &b->spare, &b->scratch, err));
     VL_TRY(vl_pieces_check(&b->pieces, err));
     if (b->pieces.n == 0 && size > 0) /* the reference would find nothing everywhere */
-        return vl_fail(err, VL_EUNSUPPORTED, "%s: added token \"%.80s\" (id %d) is empty after normalization", where, text,
-                       token.id);
+        return vl_fail(err, VL_EUNSUPPORTED, "%s: added token \"%.80s\" (id %d) is empty after normalization", where,
+                       text, token.id);
     if (b->pieces.n == 0)
         return VL_OK;
     return add_to_set(&b->out->normalized, token, vl_piece_text(&b->pieces, &b->pieces.items[0]),
@@ -104,11 +104,12 @@ static vl_status add_token(struct build *b, const json_t *json, const vl_vocab *
 vl_status vl_added_parse(vl_added *out, const json_t *added, const vl_vocab *vocab, const vl_normalizers *normalizers,
                          const char *where, vl_error *err)
 {
-    struct build build = {.out = out, .normalizers = normalizers};
+    size_t limit = vl_text_limit(0);
+    struct build build = {.out = out, .normalizers = normalizers, .pieces.limit = limit, .spare.limit = limit};
     vl_status status = VL_OK;
     size_t i;
     const json_t *token;
-    VL_GOTO(vl_scratch_init(&build.scratch, err));
+    VL_GOTO(vl_scratch_init(&build.scratch, limit, err));
     VL_GOTO(vl_pattern_compile(&out->word, WORD_REGEX, strlen(WORD_REGEX), where, err));
     /* Special tokens first: the reference adds them in this order. */
     for (int special = 1; special >= 0; special--) {

@@ -159,8 +159,15 @@ static vl_status put_replaced(vl_pieces *out, const vl_normalizer *n, const char
     vl_matches_begin(&matches, &n->pattern, text, size);
     first = matches;
     VL_TRY(vl_matches_next(&first, &found, scratch, err));
-    if (found && first.start == 0 && (first.end == 0) == (n->size > 0))
-        out->items[out->n - 1].lost_start = n->size == 0 && first.end > 0;
+    /* In the reference new text stands where the last character that it replaces stood. */
+    if (found && first.start == 0) {
+        uint32_t code;
+        bool one = first.end > 0 && vl_utf8_next(&code, text, size) == (int)first.end;
+        if (first.end > 0 && (n->size == 0 || !one))
+            out->items[out->n - 1].lost_start = true;
+        else if (first.end == 0 && n->size > 0)
+            out->items[out->n - 1].lost_start = false;
+    }
     return vl_pattern_replace(&out->text, matches, n->content, n->size, scratch, err);
 }
 

@@ -50,6 +50,7 @@ typedef struct vl_pieces {
     vl_piece *items; /* [n] */
     size_t n, capacity;
     bool failed;     /* an allocation failed: checked once, by vl_pieces_check */
+    size_t limit;    /* bytes of text, as in vl_scratch */
     bool keep_empty; /* decoders count tokens, so there an empty one stays */
 } vl_pieces;
 
@@ -60,8 +61,12 @@ void vl_pieces_open(vl_pieces *pieces, vl_piece like);
 void vl_pieces_close(vl_pieces *pieces);
 void vl_pieces_clear(vl_pieces *pieces); /* empties, keeps the memory */
 void vl_pieces_free(vl_pieces *pieces);
-/* VL_ENOMEM after a failed append; VL_EFORMAT where a part has blown the text up beyond 1 GiB. */
+/* VL_ENOMEM after a failed append; VL_EFORMAT where a part has blown the text up beyond the limit. */
 vl_status vl_pieces_check(const vl_pieces *pieces, vl_error *err);
+/* A limit for an input of n bytes: no sane tokenizer comes near it, a hostile one must not eat the memory. */
+size_t vl_text_limit(size_t n);
+/* The failure of a text that is beyond its limit or memory. */
+vl_status vl_fail_too_large(const vl_str *text, size_t limit, vl_error *err);
 static inline const char *vl_piece_text(const vl_pieces *pieces, const vl_piece *piece)
 {
     return pieces->text.data ? pieces->text.data + piece->start : "";
@@ -93,6 +98,7 @@ typedef struct vl_scratch {
     void *match;   /* pcre2_match_data */
     void *context; /* pcre2_match_context */
     void *stack;   /* pcre2_jit_stack */
+    size_t limit;  /* bytes that a text may grow to in this call: see vl_text_limit */
 } vl_scratch;
 
 /* One pass over the matches in a text, the way Hugging Face's regex engine iterates. */
@@ -105,7 +111,7 @@ typedef struct vl_matches {
     size_t start, end;
 } vl_matches;
 
-vl_status vl_scratch_init(vl_scratch *scratch, vl_error *err);
+vl_status vl_scratch_init(vl_scratch *scratch, size_t limit, vl_error *err);
 void vl_scratch_free(vl_scratch *scratch);
 
 vl_status vl_pattern_compile(vl_pattern *out, const char *regex, size_t size, const char *where, vl_error *err);

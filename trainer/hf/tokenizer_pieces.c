@@ -63,13 +63,26 @@ void vl_pieces_free(vl_pieces *pieces)
     *pieces = (vl_pieces){0};
 }
 
+size_t vl_text_limit(size_t n)
+{
+    size_t limit = ((size_t)64 << 20) + 32 * n; /* the longest Unicode decomposition is 18 times its text */
+    return limit < max_text ? limit : max_text;
+}
+
+vl_status vl_fail_too_large(const vl_str *text, size_t limit, vl_error *err)
+{
+    if (text->failed)
+        return vl_fail_nomem(err, "the text of a tokenizer");
+    return vl_fail(err, VL_EFORMAT, "tokenizer.json: its replacements blow a text up to %zu bytes (limit %zu)",
+                   text->size, limit);
+}
+
 vl_status vl_pieces_check(const vl_pieces *pieces, vl_error *err)
 {
-    if (pieces->failed || pieces->text.failed)
-        return vl_fail_nomem(err, "the text of a tokenizer");
-    if (pieces->text.size > max_text)
-        return vl_fail(err, VL_EFORMAT, "tokenizer.json: its replacements blow the text up to %zu bytes (limit %zu)",
-                       pieces->text.size, max_text);
+    if (pieces->failed)
+        return vl_fail_nomem(err, "the pieces of a text");
+    if (pieces->text.failed || pieces->text.size > pieces->limit)
+        return vl_fail_too_large(&pieces->text, pieces->limit, err);
     return VL_OK;
 }
 

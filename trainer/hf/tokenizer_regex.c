@@ -73,10 +73,10 @@ void vl_pattern_free(vl_pattern *pattern)
 
 /* ---- matching ---- */
 
-vl_status vl_scratch_init(vl_scratch *scratch, vl_error *err)
+vl_status vl_scratch_init(vl_scratch *scratch, size_t limit, vl_error *err)
 {
     *scratch = (vl_scratch){pcre2_match_data_create(1, NULL), pcre2_match_context_create(NULL),
-                            pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MAX, NULL)};
+                            pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MAX, NULL), limit};
     if (!scratch->match || !scratch->context) {
         vl_scratch_free(scratch);
         return vl_fail_nomem(err, "regex matching");
@@ -93,7 +93,7 @@ void vl_scratch_free(vl_scratch *scratch)
     pcre2_match_data_free(scratch->match);
     pcre2_match_context_free(scratch->context);
     pcre2_jit_stack_free(scratch->stack);
-    *scratch = (vl_scratch){NULL, NULL, NULL};
+    *scratch = (vl_scratch){0};
 }
 
 void vl_matches_begin(vl_matches *matches, const vl_pattern *pattern, const char *text, size_t size)
@@ -181,8 +181,8 @@ vl_status vl_pattern_replace(vl_str *out, vl_matches matches, const char *conten
         vl_str_append(out, matches.text + copied, matches.start - copied);
         vl_str_append(out, content, size);
         copied = matches.end;
-        if (out->size > (size_t)2 << 30) /* the caller's check refuses it; here only the loop must end */
-            break;
+        if (out->size > scratch->limit || out->failed)
+            return vl_fail_too_large(out, scratch->limit, err);
     }
     vl_str_append(out, matches.text + copied, matches.size - copied);
     return VL_OK;

@@ -21,6 +21,7 @@ struct rewrite {
 #define SPACE_ITEMS   "\\t-\\r\\x{85}\\p{Z}"
 #define WORD_ITEMS    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
 #define LATIN_NUMBERS "\\xb2\\xb3\\xb9\\xbc-\\xbe"
+#define WORD          "[" WORD_ITEMS LATIN_NUMBERS "]"
 #define HEX_ITEMS     "0-9a-fA-F"
 
 static vl_status refuse(const struct rewrite *r, const char *what, vl_error *err)
@@ -92,6 +93,10 @@ static vl_status rewrite_escape(struct rewrite *r, vl_error *err)
             return put_set(r, SPACE_ITEMS, true, "\\S", err);
         vl_str_puts(r->out, "\\S\\x{180e}"); /* PCRE2's \S plus the one character that it calls a space */
         return VL_OK;
+    case 'b': /* a backspace in a class; elsewhere a border by the same notion of a word as \w */
+        vl_str_puts(r->out, r->in_class ? "\\b" : "(?:(?<=" WORD ")(?!" WORD ")|(?<!" WORD ")(?=" WORD "))");
+        return VL_OK;
+    case 'B': vl_str_puts(r->out, "(?:(?<=" WORD ")(?=" WORD ")|(?<!" WORD ")(?!" WORD "))"); return VL_OK;
     case 'v': vl_str_puts(r->out, "\\x0b"); return VL_OK;
     case 'u':
         if (r->end - r->at < 4)
@@ -102,7 +107,7 @@ static vl_status rewrite_escape(struct rewrite *r, vl_error *err)
     default: break;
     }
     bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    if (letter && !strchr("dDpPrntfaebBAzZGx", c)) {
+    if (letter && !strchr("dDpPrntfaeAzZGx", c)) {
         char what[] = "the escape \\?";
         what[sizeof what - 2] = c;
         return refuse(r, what, err);

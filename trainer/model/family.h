@@ -22,7 +22,8 @@ typedef struct vl_family {
     vl_status (*place)(vl_sequence *sequence, const vl_model *model, vl_error *err);
     /* Pixel values of a decoded picture: sets pixels, n_tiles and aspect_ratio_id. */
     vl_status (*picture)(struct vl_sequence_image *out, const vl_model *model, const vl_image *image, vl_error *err);
-    /* Before the first block of a pass, whatever state it starts at; what it keeps is pass->context. */
+    /* Before the first block of a pass, whatever state it starts at; what it keeps is pass->context. `end` frees it,
+     * and is called after every begin, also one that failed or was never reached (context is NULL then). */
     vl_status (*begin)(const vl_model *model, vl_pass *pass, vl_error *err);
     void (*end)(const vl_model *model, vl_pass *pass);
     /* State 0 of all rows of the pass. */
@@ -31,7 +32,7 @@ typedef struct vl_family {
     vl_status (*block)(const vl_model *model, vl_pass *pass, int layer, vl_error *err);
 } vl_family;
 
-extern const vl_family vl_family_llama, vl_family_llava;
+extern const vl_family vl_family_llama, vl_family_llava, vl_family_mllama;
 
 struct vl_model {
     char *path;

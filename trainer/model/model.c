@@ -10,7 +10,7 @@ static const vl_family *family_of(vl_hf_family family)
     switch (family) {
     case VL_HF_LLAMA: return &vl_family_llama;
     case VL_HF_LLAVA: return &vl_family_llava;
-    case VL_HF_MLLAMA: break;
+    case VL_HF_MLLAMA: return &vl_family_mllama;
     }
     return NULL;
 }
@@ -86,8 +86,8 @@ static vl_status open_model(vl_model *model, const vl_model_options *options, vl
     VL_TRY(vl_hf_config_read(&model->config, model->path, err));
     model->family = family_of(model->config.family);
     if (!model->family)
-        return vl_fail(err, VL_EUNSUPPORTED, "%s: model_type \"%s\" has no forward here (there are llama and llava)",
-                       model->path, model->config.model_type);
+        return vl_fail(err, VL_EUNSUPPORTED, "%s: model_type \"%s\" has no forward here", model->path,
+                       model->config.model_type);
     VL_TRY(vl_tokenizer_open(&model->tokenizer, model->path, err));
     if (model->config.family != VL_HF_LLAMA)
         VL_TRY(read_preprocess(model, err));
