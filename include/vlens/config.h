@@ -19,7 +19,12 @@ typedef enum vl_template { VL_TEMPLATE_AUTO = 0, VL_TEMPLATE_NONE } vl_template;
 typedef enum vl_cache_dtype { VL_CACHE_AUTO = 0, VL_CACHE_BF16, VL_CACHE_F16, VL_CACHE_F32 } vl_cache_dtype;
 typedef enum vl_lens_kind { VL_LENS_AFFINE = 0, VL_LENS_BIAS } vl_lens_kind;
 typedef enum vl_lens_init { VL_INIT_RIDGE = 0, VL_INIT_ZERO, VL_INIT_MEAN } vl_lens_init;
-typedef enum vl_loss_kind { VL_OBJECTIVE_KL = 0, VL_OBJECTIVE_CE, VL_OBJECTIVE_REVERSE_KL, VL_OBJECTIVE_JS } vl_loss_kind;
+typedef enum vl_loss_kind {
+    VL_OBJECTIVE_KL = 0,
+    VL_OBJECTIVE_CE,
+    VL_OBJECTIVE_REVERSE_KL,
+    VL_OBJECTIVE_JS
+} vl_loss_kind;
 typedef enum vl_optimizer { VL_OPTIMIZER_ADAM = 0, VL_OPTIMIZER_SGD, VL_OPTIMIZER_MUON } vl_optimizer;
 typedef enum vl_schedule { VL_SCHEDULE_LINEAR = 0, VL_SCHEDULE_CONSTANT, VL_SCHEDULE_COSINE } vl_schedule;
 
@@ -43,26 +48,26 @@ typedef struct vl_config {
     char *device; /* "auto", "cpu", "cuda", "cuda:1" */
     vl_precision precision;
     int64_t threads; /* 0: all */
-    char *output; /* the lens directory */
+    char *output;    /* the lens directory */
     struct {
-        char *samples; /* JSONL, or NULL */
-        char *images;  /* folder that image paths are relative to; NULL: the folder of the JSONL */
-        char *text;    /* a plain corpus cut into windows, or NULL; exactly one of samples and text */
-        int64_t max_tokens;  /* window length of text; longest sequence of samples (0: no limit) */
-        int64_t max_samples; /* 0: all */
-        double heldout;      /* share of the samples held out, 0..1 */
-        int64_t seed;        /* of the split and of the choice of positions */
+        char *samples;             /* JSONL, or NULL */
+        char *images;              /* folder that image paths are relative to; NULL: the folder of the JSONL */
+        char *text;                /* a plain corpus cut into windows, or NULL; exactly one of samples and text */
+        int64_t max_tokens;        /* window length of text; longest sequence of samples (0: no limit) */
+        int64_t max_samples;       /* 0: all */
+        double heldout;            /* share of the samples held out, 0..1 */
+        int64_t seed;              /* of the split and of the choice of positions */
         vl_template chat_template; /* data.template */
         bool exif;
         bool allow_outside; /* image paths may leave the image folder */
     } data;
     struct {
-        char *dir; /* NULL: <output>/cache */
-        vl_cache_dtype dtype; /* auto: bf16 */
-        int64_t max_bytes;    /* hard bound, 0: none */
+        char *dir;                         /* NULL: <output>/cache */
+        vl_cache_dtype dtype;              /* auto: bf16 */
+        int64_t max_bytes;                 /* hard bound, 0: none */
         int64_t positions[VL_CLASS_COUNT]; /* how many of each class to keep per sample; VL_ALL */
-        int64_t shard_tokens; /* rows per shard */
-        int64_t batch_tokens; /* rows that share one pass over the weights */
+        int64_t shard_tokens;              /* rows per shard */
+        int64_t batch_tokens;              /* rows that share one pass over the weights */
     } cache;
     struct {
         int64_t first_layer, last_layer; /* adapters [first, last]; lens.layers: all | N | N-M ; last VL_ALL */
@@ -82,13 +87,13 @@ typedef struct vl_config {
         double warmup; /* share of the steps */
         double clip;   /* per layer, 0: none */
         int64_t tokens_per_step;
-        int64_t steps;    /* 0: from epochs */
+        int64_t steps; /* 0: from epochs */
         double epochs;
-        int64_t tile_tokens; /* rows whose teacher logits are held at once */
+        int64_t tile_tokens;      /* rows whose teacher logits are held at once */
         int64_t layers_in_flight; /* 0: all */
         int64_t seed;
-        double validation;  /* share of the training samples used to choose, never trained on */
-        bool early_stop;    /* keep, per layer, the parameters of the best validation */
+        double validation;        /* share of the training samples used to choose, never trained on */
+        bool early_stop;          /* keep, per layer, the parameters of the best validation */
         int64_t validate_every;   /* steps; 0: a tenth of the run */
         int64_t checkpoint_every; /* steps; 0: only at the end and when interrupted */
     } fit;
@@ -96,10 +101,10 @@ typedef struct vl_config {
         unsigned metrics;  /* bit (1 << VL_EVAL_*) of each column shown */
         int64_t bootstrap; /* resamples */
         int64_t seed;
-        int64_t max_tokens; /* 0: all held-out rows */
+        int64_t max_tokens;      /* 0: all held-out rows */
         int64_t first_positions; /* rows at the first N positions are a class of their own, "first" */
-        bool wrong_picture; /* control: states of image A, target of image B */
-        char *baseline;     /* a second lens shown beside this one, e.g. bias-only; NULL */
+        bool wrong_picture;      /* control: states of image A, target of image B */
+        char *baseline;          /* a second lens shown beside this one, e.g. bias-only; NULL */
     } eval;
 } vl_config;
 

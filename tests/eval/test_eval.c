@@ -43,8 +43,12 @@ static void write_random_lens(const char *folder, const char *fingerprint)
         for (int j = 0; j < D; j++)
             bias[i][j] = (float)(0.1 * vl_rng_normal(&rng));
     }
-    vl_lens_content content = {.d_model = D, .n_layers = L, .weight = (const float *const *)weight,
-                               .bias = (const float *const *)bias, .dtype = VL_F32, .fingerprint = fingerprint,
+    vl_lens_content content = {.d_model = D,
+                               .n_layers = L,
+                               .weight = (const float *const *)weight,
+                               .bias = (const float *const *)bias,
+                               .dtype = VL_F32,
+                               .fingerprint = fingerprint,
                                .model_id = "test"};
     char path[128];
     vl_error err = VL_ERROR_INIT;

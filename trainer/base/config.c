@@ -1,6 +1,7 @@
 /* The configuration file: YAML (libyaml's document, for its line marks) over the option table.
  *
- * Anchors, aliases and tags are refused: they bring exponential documents and nothing that a flat table of keys needs. */
+ * Anchors, aliases and tags are refused: they bring exponential documents and nothing that a flat table of keys needs.
+ */
 #include <vlens/config.h>
 
 #include <stdio.h>
@@ -114,8 +115,9 @@ static vl_status read_value(reader *r, const char *key, const yaml_node_t *key_n
         return at_node(r, key_node, vl_fail(r->err, VL_EINVAL, "\"%s\" is given twice", key));
     r->seen[option - vl_options] = true;
     if (node->type == YAML_MAPPING_NODE || (node->type == YAML_SEQUENCE_NODE && option->type != VL_OPTION_SET))
-        return at_node(r, node, vl_fail(r->err, VL_EINVAL, "%s is a single value, found a %s", key,
-                                        node->type == YAML_MAPPING_NODE ? "mapping" : "list"));
+        return at_node(r, node,
+                       vl_fail(r->err, VL_EINVAL, "%s is a single value, found a %s", key,
+                               node->type == YAML_MAPPING_NODE ? "mapping" : "list"));
     vl_str text = VL_STR_INIT;
     vl_status status = node_text(r, &text, node);
     if (status == VL_OK && text.failed)
@@ -132,9 +134,8 @@ static vl_status read_mapping(reader *r, const char *prefix, const yaml_node_t *
         const yaml_node_t *name = yaml_document_get_node(&r->document, pair->key);
         const yaml_node_t *value = yaml_document_get_node(&r->document, pair->value);
         char key[KEY_SIZE];
-        if (name->type != YAML_SCALAR_NODE ||
-            snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", (const char *)name->data.scalar.value) >=
-                (int)sizeof key)
+        if (name->type != YAML_SCALAR_NODE || snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "",
+                                                       (const char *)name->data.scalar.value) >= (int)sizeof key)
             return at_node(r, name, vl_fail(r->err, VL_EINVAL, "a key must be a short word"));
         if (value->type == YAML_MAPPING_NODE && is_group(key) && depth < DEPTH_LIMIT)
             VL_TRY(read_mapping(r, key, value, depth + 1));

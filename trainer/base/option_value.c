@@ -43,8 +43,8 @@ static vl_status set_double(double *out, const vl_option *option, const char *te
 static const struct {
     const char *suffix;
     double factor;
-} byte_units[] = {{"", 1},         {"B", 1},         {"KiB", 0x1p10},  {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
-                  {"kB", 1e3},     {"MB", 1e6},      {"GB", 1e9},      {"TB", 1e12}};
+} byte_units[] = {{"", 1},         {"B", 1},    {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30},
+                  {"TiB", 0x1p40}, {"kB", 1e3}, {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12}};
 
 static vl_status set_bytes(int64_t *out, const vl_option *option, const char *text, vl_error *err)
 {
@@ -201,7 +201,9 @@ char *vl_option_text(const vl_config *config, const vl_option *option)
             snprintf(text, sizeof text, "%.17g", *(const double *)at);
         break;
     case VL_OPTION_BOOL: return vl_strdup(*(const bool *)at ? "true" : "false");
-    case VL_OPTION_ENUM: name_at(option->names, *(const int *)at, &start, &length); return vl_strndup(start, (size_t)length);
+    case VL_OPTION_ENUM:
+        name_at(option->names, *(const int *)at, &start, &length);
+        return vl_strndup(start, (size_t)length);
     case VL_OPTION_SET: return set_to_text(*(const unsigned *)at, option->names);
     case VL_OPTION_LAYERS:
         if (numbers[1] == VL_ALL)

@@ -4,17 +4,7 @@
 #include <string.h>
 
 #define AT(member) offsetof(vl_config, member)
-#define BIG 9e15 /* integers stay exact in a double */
-
-#define CLASS_COUNTS(member, text, image, last, generated, suffix)                                                     \
-    {"cache.positions.text", VL_OPTION_COUNT, AT(member[VL_TEXT]), text, NULL, 0, BIG,                                 \
-     "text positions kept per sample" suffix},                                                                         \
-    {"cache.positions.image", VL_OPTION_COUNT, AT(member[VL_IMAGE]), image, NULL, 0, BIG,                              \
-     "image patches kept per sample" suffix},                                                                          \
-    {"cache.positions.last", VL_OPTION_COUNT, AT(member[VL_LAST]), last, NULL, 0, BIG,                                 \
-     "1 or all: keep the last prompt token; 0: leave it out"},                                                         \
-    {"cache.positions.generated", VL_OPTION_COUNT, AT(member[VL_GENERATED]), generated, NULL, 0, 4096,                 \
-     "tokens generated greedily and kept per sample"}
+#define BIG        9e15 /* integers stay exact in a double */
 
 const vl_option vl_options[] = {
     {"model", VL_OPTION_TEXT, AT(model), "", NULL, 0, 0, "a Hugging Face directory, or a hub id in the local cache"},
@@ -41,18 +31,27 @@ const vl_option vl_options[] = {
     {"data.allow_outside", VL_OPTION_BOOL, AT(data.allow_outside), "false", NULL, 0, 0,
      "allow image paths that leave the image folder"},
 
-    {"cache.dir", VL_OPTION_TEXT, AT(cache.dir), "", NULL, 0, 0, "folder of the activation cache; empty: <output>/cache"},
+    {"cache.dir", VL_OPTION_TEXT, AT(cache.dir), "", NULL, 0, 0,
+     "folder of the activation cache; empty: <output>/cache"},
     {"cache.dtype", VL_OPTION_ENUM, AT(cache.dtype), "auto", "auto|bfloat16|float16|float32", 0, 0,
      "type of the stored states; auto: bfloat16"},
     {"cache.max_bytes", VL_OPTION_BYTES, AT(cache.max_bytes), "40GiB", NULL, 0, BIG, "hard bound on the disk; 0: none"},
-    CLASS_COUNTS(cache.positions, "all", "64", "all", "0", "; all, or N chosen at random"),
+    {"cache.positions.text", VL_OPTION_COUNT, AT(cache.positions[VL_TEXT]), "all", NULL, 0, BIG,
+     "text positions kept per sample; all, or N chosen at random"},
+    {"cache.positions.image", VL_OPTION_COUNT, AT(cache.positions[VL_IMAGE]), "64", NULL, 0, BIG,
+     "image patches kept per sample; all, or N chosen at random"},
+    {"cache.positions.last", VL_OPTION_COUNT, AT(cache.positions[VL_LAST]), "all", NULL, 0, BIG,
+     "1 or all: keep the last prompt token; 0: leave it out"},
+    {"cache.positions.generated", VL_OPTION_COUNT, AT(cache.positions[VL_GENERATED]), "0", NULL, 0, 4096,
+     "tokens generated greedily and kept per sample"},
     {"cache.shard_tokens", VL_OPTION_INT, AT(cache.shard_tokens), "16384", NULL, 1, BIG,
      "rows per shard; an interrupted run loses at most one"},
     {"cache.batch_tokens", VL_OPTION_INT, AT(cache.batch_tokens), "2048", NULL, 1, BIG,
      "rows that share one pass over the weights"},
 
     {"lens.layers", VL_OPTION_LAYERS, AT(lens.first_layer), "all", NULL, 0, 0, "adapters to fit: all, N or N-M"},
-    {"lens.kind", VL_OPTION_ENUM, AT(lens.kind), "affine", "affine|bias", 0, 0, "affine: matrix and bias; bias: bias alone"},
+    {"lens.kind", VL_OPTION_ENUM, AT(lens.kind), "affine", "affine|bias", 0, 0,
+     "affine: matrix and bias; bias: bias alone"},
     {"lens.init", VL_OPTION_ENUM, AT(lens.init), "ridge", "ridge|zero|mean", 0, 0,
      "ridge: closed form towards the last state; zero: the logit lens; mean: bias of the mean difference"},
     {"lens.ridge", VL_OPTION_DOUBLE, AT(lens.ridge), "0", NULL, 0, 1e9,
@@ -77,8 +76,10 @@ const vl_option vl_options[] = {
     {"fit.weight_decay", VL_OPTION_DOUBLE, AT(fit.weight_decay), "0", NULL, 0, 1e3, "towards the logit lens"},
     {"fit.schedule", VL_OPTION_ENUM, AT(fit.schedule), "linear", "linear|constant|cosine", 0, 0,
      "how the learning rate falls"},
-    {"fit.warmup", VL_OPTION_DOUBLE, AT(fit.warmup), "0.05", NULL, 0, 1, "share of the steps over which it first rises"},
-    {"fit.clip", VL_OPTION_DOUBLE, AT(fit.clip), "1", NULL, 0, 1e9, "largest gradient norm of one layer; 0: no clipping"},
+    {"fit.warmup", VL_OPTION_DOUBLE, AT(fit.warmup), "0.05", NULL, 0, 1,
+     "share of the steps over which it first rises"},
+    {"fit.clip", VL_OPTION_DOUBLE, AT(fit.clip), "1", NULL, 0, 1e9,
+     "largest gradient norm of one layer; 0: no clipping"},
     {"fit.tokens_per_step", VL_OPTION_INT, AT(fit.tokens_per_step), "1024", NULL, 1, BIG, "rows of one step"},
     {"fit.steps", VL_OPTION_INT, AT(fit.steps), "0", NULL, 0, BIG, "steps; 0: as many as fit.epochs asks for"},
     {"fit.epochs", VL_OPTION_DOUBLE, AT(fit.epochs), "1", NULL, 0, 1e6, "passes over the training rows"},
@@ -95,8 +96,8 @@ const vl_option vl_options[] = {
     {"fit.checkpoint_every", VL_OPTION_INT, AT(fit.checkpoint_every), "0", NULL, 0, BIG,
      "steps; 0: only when interrupted"},
 
-    {"eval.metrics", VL_OPTION_SET, AT(eval.metrics), "kl,ce,entropy,top1,top5", "kl|ce|entropy|top1|top5|rank|js|tv", 0, 0,
-     "columns of the tables"},
+    {"eval.metrics", VL_OPTION_SET, AT(eval.metrics), "kl,ce,entropy,top1,top5", "kl|ce|entropy|top1|top5|rank|js|tv",
+     0, 0, "columns of the tables"},
     {"eval.bootstrap", VL_OPTION_INT, AT(eval.bootstrap), "1000", NULL, 0, 1000000,
      "resamples (of images) behind the 95 % intervals; 0: none"},
     {"eval.seed", VL_OPTION_INT, AT(eval.seed), "42", NULL, 0, BIG, "of the bootstrap"},

@@ -13,7 +13,10 @@ typedef struct vl_str {
     bool failed;
 } vl_str;
 
-#define VL_STR_INIT {NULL, 0, 0, false}
+#define VL_STR_INIT                                                                                                    \
+    {                                                                                                                  \
+        NULL, 0, 0, false                                                                                              \
+    }
 
 void vl_str_append(vl_str *str, const char *text, size_t n);
 void vl_str_puts(vl_str *str, const char *text);

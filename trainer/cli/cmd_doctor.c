@@ -24,14 +24,15 @@ int cmd_doctor(const cli_command *self, int argc, char **argv)
         printf("device     %s: %s\n", vl_device_name(device), vl_device_description(device));
         printf("processors %ld online, %d threads in use\n", sysconf(_SC_NPROCESSORS_ONLN), vl_device_threads(device));
         char bytes[32];
-        printf("memory     %s\n",
-               cli_bytes(bytes, (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE)));
+        printf("memory     %s\n", cli_bytes(bytes, (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE)));
         for (int i = 0; i < vl_component_count(); i++) {
             vl_component c = vl_component_get(i);
             printf("%-10s %-10s %s\n", c.name, c.version, c.purpose);
         }
         vl_hub_paths hub = cli_hub_paths();
-        printf("hub cache  %s\n", hub.hf_hub_cache ? hub.hf_hub_cache : hub.hf_home ? hub.hf_home : "~/.cache/huggingface");
+        printf("hub cache  %s\n", hub.hf_hub_cache ? hub.hf_hub_cache
+                                  : hub.hf_home    ? hub.hf_home
+                                                   : "~/.cache/huggingface");
     }
     vl_device_close(device);
     vl_config_free(config);

@@ -60,8 +60,8 @@ static vl_status info_cache(const char *path, const cli_common *common, vl_error
     printf("cache       %s\nmodel       %s %s\n", c->path, c->model_type, c->model_id);
     printf("states      %lld of %lld rows, width %lld, %s, %s in %lld shards\n", (long long)c->n_states,
            (long long)c->n_tokens, (long long)c->d_model, vl_dtype_name(c->dtype),
-           cli_bytes(bytes, (double)c->n_states * (double)c->n_tokens * (double)c->d_model *
-                                (double)vl_dtype_size(c->dtype)),
+           cli_bytes(bytes,
+                     (double)c->n_states * (double)c->n_tokens * (double)c->d_model * (double)vl_dtype_size(c->dtype)),
            (long long)c->n_shards);
     printf("samples     %lld, held out %lld; pictures %lld\n", (long long)c->n_samples, (long long)heldout,
            (long long)c->n_images);

@@ -16,7 +16,10 @@ static vl_status from_model(vl_reading **out, const request *q, const vl_config 
 {
     vl_model *model = NULL;
     vl_sequence *sequence = NULL;
-    vl_prompt prompt = {.text = q->prompt, .image_paths = q->images.items, .n_images = q->images.n, .raw = q->raw,
+    vl_prompt prompt = {.text = q->prompt,
+                        .image_paths = q->images.items,
+                        .n_images = q->images.n,
+                        .raw = q->raw,
                         .ignore_exif = q->no_exif};
     vl_status status = cli_open_model(&model, config, device, err);
     if (status == VL_OK)

@@ -77,7 +77,8 @@ int cmd_train(const cli_command *self, int argc, char **argv)
     vl_fit_options fit = {false, false};
     const char *path = NULL;
     const cli_option options[] = {
-        {"fresh", 0, CLI_FLAG, &fit.fresh, NULL, "start over although a checkpoint or a lens lies in the output folder"},
+        {"fresh", 0, CLI_FLAG, &fit.fresh, NULL,
+         "start over although a checkpoint or a lens lies in the output folder"},
         {"allow-other-model", 0, CLI_FLAG, &fit.allow_other_model, NULL, "a cache of another model is only a warning"},
         CLI_COMMON_OPTIONS(common),
         CLI_OPTIONS_END,

@@ -23,19 +23,19 @@ typedef struct evaluation {
     const vl_eval_rows *rows;
     vl_eval_result *result;
     int64_t capacity, d, v, n_layers;
-    void *host;            /* [capacity, D] rows as stored */
-    float *host_metrics;   /* [capacity, VL_METRIC_COUNT] */
-    int32_t *host_targets; /* [capacity] */
-    int64_t *host_rows;    /* [capacity] cache rows of the partners */
-    vl_tensor stored, h, u;         /* [capacity, D] as stored; f32; transformed */
+    void *host;                       /* [capacity, D] rows as stored */
+    float *host_metrics;              /* [capacity, VL_METRIC_COUNT] */
+    int32_t *host_targets;            /* [capacity] */
+    int64_t *host_rows;               /* [capacity] cache rows of the partners */
+    vl_tensor stored, h, u;           /* [capacity, D] as stored; f32; transformed */
     vl_tensor teacher, other, logits; /* [capacity, V] of the model, of the model at the partner rows, of the lens */
     vl_tensor teacher_lse, other_lse, lse; /* [capacity] */
-    vl_tensor metrics, targets;     /* [capacity, VL_METRIC_COUNT], [capacity] i32 */
+    vl_tensor metrics, targets;            /* [capacity, VL_METRIC_COUNT], [capacity] i32 */
 } evaluation;
 
 static void evaluation_clear(evaluation *e)
 {
-    vl_tensor *tensors[] = {&e->stored, &e->h, &e->u, &e->teacher, &e->other, &e->logits,
+    vl_tensor *tensors[] = {&e->stored,      &e->h,         &e->u,   &e->teacher, &e->other,  &e->logits,
                             &e->teacher_lse, &e->other_lse, &e->lse, &e->metrics, &e->targets};
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
         vl_device_free(e->device, tensors[i]->data);
@@ -186,8 +186,8 @@ static vl_status check_lens(evaluation *e, const vl_lens *lens, const vl_eval_op
 {
     const vl_cache_info *info = vl_cache_get_info(e->cache);
     bool warned = false;
-    VL_TRY(vl_lens_check(lens, info->fingerprint, e->d, e->n_layers, options && options->allow_other_model, &warned,
-                         err));
+    VL_TRY(
+        vl_lens_check(lens, info->fingerprint, e->d, e->n_layers, options && options->allow_other_model, &warned, err));
     if (warned && observer && observer->message)
         observer->message(observer->user, 1, "the lens was fitted for another model: its fingerprint differs");
     e->result->other_model |= warned;
@@ -226,8 +226,8 @@ static vl_status prepare(evaluation *e, const vl_config *config, const vl_eval_o
     return VL_OK;
 }
 
-vl_status vl_eval_run(vl_eval_result **out, const vl_config *config, vl_cache *cache, vl_lens *lens,
-                      vl_device *device, const vl_eval_options *options, const vl_observer *observer, vl_error *err)
+vl_status vl_eval_run(vl_eval_result **out, const vl_config *config, vl_cache *cache, vl_lens *lens, vl_device *device,
+                      const vl_eval_options *options, const vl_observer *observer, vl_error *err)
 {
     vl_eval_rows rows = {0};
     evaluation e = {.device = device, .cache = cache, .lens = lens, .rows = &rows};

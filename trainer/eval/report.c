@@ -99,13 +99,16 @@ vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
         for (int64_t s = 0; s <= r->n_layers; s++)
             put_state(&text, r, g, s);
     }
-    vl_str_printf(&text, "\nState %lld is the model itself. The columns on the right are the tuned lens'; intervals are over %s.\n",
-                  (long long)r->n_layers, r->has_pictures ? "pictures" : "samples");
+    vl_str_printf(
+        &text,
+        "\nState %lld is the model itself. The columns on the right are the tuned lens'; intervals are over %s.\n",
+        (long long)r->n_layers, r->has_pictures ? "pictures" : "samples");
     if (r->has_baseline)
         vl_str_printf(&text, "baseline: %s\n", r->baseline_path);
     if (r->wrong_rows)
-        vl_str_puts(&text, "wrong pic: states of one picture against the model's distribution for another with the same "
-                           "prompt.\n");
+        vl_str_puts(&text,
+                    "wrong pic: states of one picture against the model's distribution for another with the same "
+                    "prompt.\n");
     return hand_over(out, &text, err);
 }
 
@@ -156,12 +159,12 @@ static json_t *group_json(const vl_eval_result *r, int group)
 
 vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
 {
-    json_t *root = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:s}", "format", "vlens-eval",
-                             "version", 1, "vlens_version", r->version, "model", r->model_id, "fingerprint",
-                             r->fingerprint, "lens_fingerprint", r->lens_fingerprint, "lens", r->lens_path, "cache",
-                             r->cache_path, "other_model", r->other_model, "n_layers", (json_int_t)r->n_layers,
-                             "bootstrap", (json_int_t)r->bootstrap.resamples, "bootstrap_seed",
-                             (json_int_t)r->bootstrap.seed, "baseline", r->baseline_path);
+    json_t *root =
+        json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:s}", "format", "vlens-eval",
+                  "version", 1, "vlens_version", r->version, "model", r->model_id, "fingerprint", r->fingerprint,
+                  "lens_fingerprint", r->lens_fingerprint, "lens", r->lens_path, "cache", r->cache_path, "other_model",
+                  r->other_model, "n_layers", (json_int_t)r->n_layers, "bootstrap", (json_int_t)r->bootstrap.resamples,
+                  "bootstrap_seed", (json_int_t)r->bootstrap.seed, "baseline", r->baseline_path);
     json_t *groups = json_array();
     for (int g = 0; g < r->n_groups; g++)
         json_array_append_new(groups, group_json(r, g));

@@ -104,7 +104,8 @@ vl_status vl_eval_result_finish(vl_eval_result *r, vl_error *err)
         for (int64_t s = 0; s <= r->n_layers; s++)
             for (vl_eval_lens lens = 0; lens < VL_EVAL_LENS_COUNT; lens++) {
                 size_t at = place(r, g, s, lens);
-                const int64_t *rows = (lens == VL_EVAL_WRONG_PICTURE ? r->tally.wrong : r->tally.rows) + r->group[g] * n;
+                const int64_t *rows =
+                    (lens == VL_EVAL_WRONG_PICTURE ? r->tally.wrong : r->tally.rows) + r->group[g] * n;
                 const double *sum = vl_tally_kl(&r->tally, s, lens, r->group[g]);
                 r->cell[at] = vl_tally_cell(&r->tally, s, lens, r->group[g]);
                 r->gain[at] = (vl_estimate){NAN, NAN, NAN};

@@ -11,14 +11,14 @@ struct vl_eval_result {
     vl_tally tally;
     int64_t wrong_rows; /* in all */
     bool has_baseline, has_pictures;
-    bool other_model;   /* the lens was made for another head: recorded in every output */
-    unsigned metrics;   /* columns shown */
+    bool other_model; /* the lens was made for another head: recorded in every output */
+    unsigned metrics; /* columns shown */
     vl_bootstrap bootstrap;
     int n_groups;
-    int group[VL_GROUP_COUNT];                    /* the groups that have rows */
-    vl_eval_group group_info[VL_GROUP_COUNT];     /* by position in `group` */
-    vl_eval_cell *cell;  /* [n_groups, n_layers + 1, VL_EVAL_LENS_COUNT] */
-    vl_estimate *gain;   /* the same shape: of the tuned lens over that one */
+    int group[VL_GROUP_COUNT];                /* the groups that have rows */
+    vl_eval_group group_info[VL_GROUP_COUNT]; /* by position in `group` */
+    vl_eval_cell *cell;                       /* [n_groups, n_layers + 1, VL_EVAL_LENS_COUNT] */
+    vl_estimate *gain;                        /* the same shape: of the tuned lens over that one */
     char model_id[VL_EVAL_TEXT], fingerprint[65], lens_fingerprint[65];
     char lens_path[1024], cache_path[1024], baseline_path[1024];
     char version[32];

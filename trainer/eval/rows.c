@@ -79,8 +79,8 @@ static int by_prompt(const void *a, const void *b, void *context)
 }
 
 /* qsort_r is not in POSIX; a stable merge is short enough. */
-static void merge_sort(int64_t *items, int64_t *scratch, int64_t n,
-                       int (*compare)(const void *, const void *, void *), void *context)
+static void merge_sort(int64_t *items, int64_t *scratch, int64_t n, int (*compare)(const void *, const void *, void *),
+                       void *context)
 {
     for (int64_t width = 1; width < n; width *= 2) {
         for (int64_t left = 0; left < n; left += 2 * width) {
@@ -152,7 +152,7 @@ static vl_status index_build(sample_index *index, const vl_cache *cache, vl_erro
         for (int64_t k = 0; low == info->n_samples || samples->id[low] != samples->image_sample[i]; k++) {
             if (k == info->n_samples)
                 break; /* a picture of no sample */
-            low = k; /* ids of a foreign cache may stand in any order */
+            low = k;   /* ids of a foreign cache may stand in any order */
         }
         if (low < info->n_samples && samples->id[low] == samples->image_sample[i] && index->first_image[low] < 0)
             index->first_image[low] = i;
@@ -174,8 +174,8 @@ static void pair_samples(int64_t *partner, const sample_index *index, const vl_c
     for (int64_t i = 0; i < n; i++)
         partner[i] = -1;
     for (int64_t begin = 0, end; begin < n; begin = end) {
-        for (end = begin + 1; end < n && !strcmp(samples->prompt[index->order[begin]],
-                                                 samples->prompt[index->order[end]]); end++)
+        for (end = begin + 1;
+             end < n && !strcmp(samples->prompt[index->order[begin]], samples->prompt[index->order[end]]); end++)
             ;
         int64_t size = end - begin;
         for (int64_t i = 0; i < size; i++) {
@@ -214,8 +214,8 @@ static void add_sample(vl_eval_rows *out, const vl_config *config, const vl_cach
         out->row[n] = row;
         out->partner[n] = partner >= 0 ? matching_row(tokens, index, partner, row, &cursor) : -1;
         out->n_partners += out->partner[n] >= 0;
-        out->group[n] = tokens->position[row] < config->eval.first_positions ? VL_GROUP_FIRST
-                                                                             : tokens->token_class[row];
+        out->group[n] =
+            tokens->position[row] < config->eval.first_positions ? VL_GROUP_FIRST : tokens->token_class[row];
         out->cluster[n] = (int32_t)index->cluster[sample];
     }
 }
@@ -241,8 +241,8 @@ vl_status vl_eval_rows_select(vl_eval_rows *out, const vl_config *config, const 
     vl_status status = VL_OK;
     int64_t *partner = vl_alloc((size_t)info->n_samples, sizeof *partner);
     size_t n = (size_t)info->n_tokens;
-    *out = (vl_eval_rows){.row = vl_alloc(n, 8), .partner = vl_alloc(n, 8), .group = vl_alloc(n, 1),
-                          .cluster = vl_alloc(n, 4)};
+    *out = (vl_eval_rows){
+        .row = vl_alloc(n, 8), .partner = vl_alloc(n, 8), .group = vl_alloc(n, 1), .cluster = vl_alloc(n, 4)};
     if (!partner || !out->row || !out->partner || !out->group || !out->cluster) {
         status = vl_fail_nomem(err, "list of held-out rows");
         goto done;
@@ -258,8 +258,10 @@ vl_status vl_eval_rows_select(vl_eval_rows *out, const vl_config *config, const 
         if (samples->heldout[s] && out->n + index.start[s + 1] - index.start[s] <= limit)
             add_sample(out, config, vl_cache_get_tokens(cache), &index, s, partner[s]);
     if (out->n == 0)
-        status = vl_fail(err, VL_EINVAL, "%s: no held-out rows to evaluate (data.heldout is 0, or eval.max_tokens is "
-                         "below one sample)", info->path);
+        status = vl_fail(err, VL_EINVAL,
+                         "%s: no held-out rows to evaluate (data.heldout is 0, or eval.max_tokens is "
+                         "below one sample)",
+                         info->path);
     else
         renumber_clusters(out, partner, info->n_samples);
 done:

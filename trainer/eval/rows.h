@@ -10,10 +10,10 @@ enum { VL_GROUP_ALL_TEXT = VL_CLASS_COUNT, VL_GROUP_ALL, VL_GROUP_FIRST, VL_GROU
 
 typedef struct vl_eval_rows {
     int64_t n;
-    int64_t *row;      /* [n] cache row, ascending */
-    int64_t *partner;  /* [n] the same position of another picture with the same prompt, or -1 */
-    uint8_t *group;    /* [n] the finest group: its class, or VL_GROUP_FIRST */
-    int32_t *cluster;  /* [n] */
+    int64_t *row;     /* [n] cache row, ascending */
+    int64_t *partner; /* [n] the same position of another picture with the same prompt, or -1 */
+    uint8_t *group;   /* [n] the finest group: its class, or VL_GROUP_FIRST */
+    int32_t *cluster; /* [n] */
     int64_t n_clusters;
     int64_t n_partners;
 } vl_eval_rows;

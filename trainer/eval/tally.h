@@ -8,11 +8,11 @@
 
 typedef struct vl_tally {
     int64_t n_states, n_clusters;
-    double *kl;       /* [n_states, lenses, VL_GROUP_COUNT, n_clusters] sums of KL */
-    double *metric;   /* [n_states, lenses, VL_GROUP_COUNT, VL_EVAL_METRIC_COUNT] sums */
-    int64_t *valid;   /* the same shape: rows that have that metric (there is not always a next token) */
-    int64_t *rows;    /* [VL_GROUP_COUNT, n_clusters] */
-    int64_t *wrong;   /* [VL_GROUP_COUNT, n_clusters] rows with a partner */
+    double *kl;     /* [n_states, lenses, VL_GROUP_COUNT, n_clusters] sums of KL */
+    double *metric; /* [n_states, lenses, VL_GROUP_COUNT, VL_EVAL_METRIC_COUNT] sums */
+    int64_t *valid; /* the same shape: rows that have that metric (there is not always a next token) */
+    int64_t *rows;  /* [VL_GROUP_COUNT, n_clusters] */
+    int64_t *wrong; /* [VL_GROUP_COUNT, n_clusters] rows with a partner */
 } vl_tally;
 
 vl_status vl_tally_new(vl_tally *out, int64_t n_states, int64_t n_clusters, vl_error *err);
