@@ -165,6 +165,16 @@ vl_status vl_option_set(vl_config *config, const vl_option *option, const char *
     return vl_fail(err, VL_EINTERNAL, "%s has no type", option->key);
 }
 
+/* In the largest binary unit that holds it exactly. */
+static void bytes_text(char *out, size_t size, int64_t bytes)
+{
+    static const char *const units[] = {"", "KiB", "MiB", "GiB", "TiB"};
+    int unit = 0;
+    for (; bytes && bytes % 1024 == 0 && unit < 4; unit++)
+        bytes /= 1024;
+    snprintf(out, size, "%lld%s", (long long)bytes, units[unit]);
+}
+
 static char *set_to_text(unsigned mask, const char *names)
 {
     char text[256];
@@ -188,8 +198,8 @@ char *vl_option_text(const vl_config *config, const vl_option *option)
     const int64_t *numbers = at;
     switch (option->type) {
     case VL_OPTION_TEXT: return vl_strdup(*(char *const *)at ? *(char *const *)at : "");
-    case VL_OPTION_INT:
-    case VL_OPTION_BYTES: snprintf(text, sizeof text, "%lld", (long long)numbers[0]); break;
+    case VL_OPTION_INT: snprintf(text, sizeof text, "%lld", (long long)numbers[0]); break;
+    case VL_OPTION_BYTES: bytes_text(text, sizeof text, numbers[0]); break;
     case VL_OPTION_COUNT:
         if (numbers[0] == VL_ALL)
             return vl_strdup("all");
