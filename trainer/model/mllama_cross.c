@@ -1,0 +1,144 @@
+/* Blocks that attend to the picture. */
+#include <math.h>
+#include <stdio.h>
+
+#include "trainer/model/mllama.h"
+
+/* ---- weights ----------------------------------------------------------------------------------------------- */
+
+vl_status vl_cross_block_load(vl_cross_block *out, vl_loader *loader, int layer, vl_error *err)
+{
+    const vl_text_config *text = &loader->source.config->text;
+    int64_t d = text->hidden_size, e = text->head_dim;
+    vl_hf_shape query = vl_hf_shape2(text->n_heads * e, d), key = vl_hf_shape2(text->n_kv_heads * e, d);
+    vl_scope scope = vl_scope_make(loader, VL_HF_TEXT, "layers.%d.", layer);
+    VL_TRY(vl_load_vector(&out->input_norm, &scope, "input_layernorm.weight", d, err));
+    VL_TRY(vl_load_vector(&out->post_norm, &scope, "post_attention_layernorm.weight", d, err));
+    VL_TRY(vl_load_vector(&out->q_norm, &scope, "cross_attn.q_norm.weight", e, err));
+    VL_TRY(vl_load_vector(&out->k_norm, &scope, "cross_attn.k_norm.weight", e, err));
+    VL_TRY(vl_load_linear(&out->q, &scope, "cross_attn.q_proj", query, false, err));
+    VL_TRY(vl_load_linear(&out->k, &scope, "cross_attn.k_proj", key, false, err));
+    VL_TRY(vl_load_linear(&out->v, &scope, "cross_attn.v_proj", key, false, err));
+    VL_TRY(vl_load_linear(&out->o, &scope, "cross_attn.o_proj", vl_hf_shape2(d, text->n_heads * e), false, err));
+    VL_TRY(vl_load_gate(&out->attention_gate, &scope, "cross_attn_attn_gate", err));
+    VL_TRY(vl_load_gate(&out->mlp_gate, &scope, "cross_attn_mlp_gate", err));
+    return vl_mlp_load(&out->mlp, &scope, text, err);
+}
+
+void vl_cross_block_free(vl_cross_block *block, vl_device *device)
+{
+    vl_device_free(device, block->input_norm.data);
+    vl_device_free(device, block->post_norm.data);
+    vl_device_free(device, block->q_norm.data);
+    vl_device_free(device, block->k_norm.data);
+    vl_linear_free(device, &block->q);
+    vl_linear_free(device, &block->k);
+    vl_linear_free(device, &block->v);
+    vl_linear_free(device, &block->o);
+    vl_mlp_free(device, &block->mlp);
+    *block = (vl_cross_block){0};
+}
+
+/* ---- forward ----------------------------------------------------------------------------------------------- */
+
+/* Keys and values of all pictures, [S, K*E]. With a KV cache they are computed with the prompt and kept. */
+static vl_status picture_keys(vl_tensor *k, vl_tensor *v, const vl_cross_block *block, const vl_pass *pass, int index,
+                              vl_error *err)
+{
+    const vl_text_config *text = pass->text;
+    const vl_mllama_context *context = pass->context;
+    int64_t width = (int64_t)text->n_kv_heads * text->head_dim;
+    int pair = pass->cache ? index : 0;
+    vl_tensor states = vl_tensor_2d(context->states, VL_F32, context->n_keys, text->hidden_size);
+    *k = vl_tensor_2d(context->k[pair], VL_F32, context->n_keys, width);
+    *v = vl_tensor_2d(context->v[pair], VL_F32, context->n_keys, width);
+    if (pass->spans[0].position > 0)
+        return VL_OK;
+    VL_TRY(vl_linear_apply(pass->device, &block->k, *k, states, err));
+    VL_TRY(vl_rms_norm(pass, *k, *k, block->k_norm, err));
+    return vl_linear_apply(pass->device, &block->v, *v, states, err);
+}
+
+/* The masks' row of the first row of a span. A generated token repeats the last row of the prompt
+ * (_update_model_kwargs_for_generation); generation goes one token at a time. */
+static int64_t mask_row(const vl_mllama_context *context, const vl_span *span)
+{
+    return span->position > 0 ? context->n_mask_rows - 1 : span->first;
+}
+
+/* wide_a [M, H*E] = attention of wide_b to the pictures of each sequence; 0 where a sequence has none. */
+static vl_status attend(const vl_pass *pass, vl_tensor k, vl_tensor v, vl_error *err)
+{
+    const vl_text_config *text = pass->text;
+    const vl_mllama_context *context = pass->context;
+    int64_t width = (int64_t)text->n_heads * text->head_dim;
+    vl_attention_args args = {
+        .n_heads = text->n_heads, .n_kv_heads = text->n_kv_heads, .scale = (float)(1 / sqrt((double)text->head_dim))};
+    for (int s = 0; s < pass->n_sequences; s++) {
+        const vl_span *span = &pass->spans[s], *keys = &context->spans[s];
+        args.out = vl_tensor_rows(vl_pass_view(pass, pass->wide_a, width), span->first, span->n);
+        if (keys->n == 0) {
+            VL_TRY(vl_op_zero(pass->device, args.out, err));
+            continue;
+        }
+        args.q = vl_tensor_rows(vl_pass_view(pass, pass->wide_b, width), span->first, span->n);
+        args.k = vl_tensor_rows(k, keys->first, keys->n);
+        args.v = vl_tensor_rows(v, keys->first, keys->n);
+        args.q_mask = vl_tensor_1d((int64_t *)context->q_mask + mask_row(context, span), VL_I64, span->n);
+        args.k_mask = vl_tensor_1d((int64_t *)context->k_mask + keys->first, VL_I64, keys->n);
+        VL_TRY(vl_op_attention(pass->device, &args, err));
+    }
+    return VL_OK;
+}
+
+/* A branch of the block: what is added to x, how much of it. */
+typedef struct branch {
+    const char *stage;
+    int layer;
+    float gate;
+    bool masked; /* by the row mask */
+} branch;
+
+/* x = x + gate * (row mask *) wide_b, in the sequences that have pictures: the others skip the block. */
+static vl_status add_branch(const vl_pass *pass, const branch *b, vl_error *err)
+{
+    const vl_mllama_context *context = pass->context;
+    vl_tensor x = vl_pass_x(pass), y = vl_pass_view(pass, pass->wide_b, pass->text->hidden_size);
+    char name[32];
+    snprintf(name, sizeof name, "%s.%02d", b->stage, b->layer);
+    for (int s = 0; s < pass->n_sequences; s++) {
+        const vl_span *span = &pass->spans[s];
+        if (context->spans[s].n == 0)
+            continue;
+        vl_tensor rows = vl_tensor_rows(x, span->first, span->n), part = vl_tensor_rows(y, span->first, span->n);
+        if (pass->stage && pass->stage(pass->user, name, s, &part) != 0)
+            return vl_fail(err, VL_ECANCELLED, "the forward was stopped at %s", name);
+        vl_add_args args = {.out = rows, .x = rows, .y = part, .scale = b->gate};
+        if (b->masked)
+            args.row_scale = vl_tensor_1d((float *)context->row_mask + mask_row(context, span), VL_F32, span->n);
+        VL_TRY(vl_op_add(pass->device, &args, err));
+    }
+    return VL_OK;
+}
+
+vl_status vl_cross_block_run(const vl_mllama *mllama, vl_pass *pass, int index, vl_error *err)
+{
+    const vl_text_config *text = pass->text;
+    const vl_cross_block *block = &mllama->blocks[index];
+    int layer = text->cross_attention_layers[index];
+    int64_t d = text->hidden_size, query_width = (int64_t)text->n_heads * text->head_dim;
+    vl_tensor a = vl_pass_view(pass, pass->wide_a, d), b = vl_pass_view(pass, pass->wide_b, d), k, v;
+    vl_tensor q = vl_pass_view(pass, pass->wide_b, query_width);
+    VL_TRY(vl_rms_norm(pass, a, vl_pass_x(pass), block->input_norm, err));
+    VL_TRY(vl_linear_apply(pass->device, &block->q, q, a, err));
+    VL_TRY(vl_rms_norm(pass, q, q, block->q_norm, err)); /* head by head: its weight is as wide as a head */
+    VL_TRY(picture_keys(&k, &v, block, pass, index, err));
+    VL_TRY(attend(pass, k, v, err));
+    VL_TRY(vl_linear_apply(pass->device, &block->o, b, vl_pass_view(pass, pass->wide_a, query_width), err));
+    VL_TRY(add_branch(pass, &(branch){"attention", layer, block->attention_gate, false}, err));
+    VL_TRY(vl_rms_norm(pass, a, vl_pass_x(pass), block->post_norm, err));
+    VL_TRY(vl_mlp_run(&block->mlp, pass, err));
+    /* The row mask is on this branch alone (MllamaCrossAttentionDecoderLayer.forward). Meta's own code has it on the
+     * attention branch too; checkpoints are read here as transformers reads them. */
+    return add_branch(pass, &(branch){"mlp", layer, block->mlp_gate, true}, err);
+}
