@@ -300,7 +300,7 @@ static void test_settings(void **state)
         const char *key, *other, *back;
     } cases[] = {{"cache.positions.image", "6", "5"}, {"data.heldout", "0.2", "0.3"},    {"data.seed", "1", "42"},
                  {"cache.dtype", "float32", "auto"},  {"data.exif", "false", "true"},    {"data.max_samples", "3", "0"},
-                 {"data.max_tokens", "500", "512"},   {"cache.shard_tokens", "41", "40"}};
+                 {"data.max_tokens", "500", "0"},   {"cache.shard_tokens", "41", "40"}};
     assert_int_equal(session_open(&s, LLAVA), VL_OK);
     set_samples(&s, *state, SAMPLES);
     must_build(&s, &first);

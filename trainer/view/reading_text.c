@@ -28,7 +28,8 @@ static void put_token(vl_str *out, const char *piece, int width)
         } else if (point == '\n') {
             shown = "\\n";
             columns = 2;
-        } else if (utf8proc_category(point) == UTF8PROC_CATEGORY_CC || utf8proc_category(point) == UTF8PROC_CATEGORY_CF) {
+        } else if (utf8proc_category(point) == UTF8PROC_CATEGORY_CC ||
+                   utf8proc_category(point) == UTF8PROC_CATEGORY_CF) {
             shown = "?";
         } else {
             columns = utf8proc_charwidth(point);
