@@ -13,6 +13,9 @@
 #include "trainer/fit/lens.h"
 #include "trainer/model/head.h"
 
+_Static_assert((int)VL_EVAL_METRIC_COUNT == (int)VL_METRIC_COUNT && (int)VL_EVAL_TV == (int)VL_METRIC_TV,
+               "the columns of the device's metrics are those of the evaluation");
+
 enum { TILE_ELEMENTS = 48 << 20 }; /* of one [rows, V] tile: 192 MiB */
 
 typedef struct evaluation {

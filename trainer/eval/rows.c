@@ -122,6 +122,26 @@ static void fill_rows(sample_index *index, const vl_cache *cache, int64_t n_samp
     index->start[0] = 0;
 }
 
+/* The row of /samples with number `number`, or -1. Numbers ascend in a cache that vlens wrote; elsewhere they may
+ * stand in any order. */
+static int64_t row_of_sample(const vl_cache_samples *samples, int64_t n, int32_t number)
+{
+    int64_t low = 0, high = n;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (samples->id[middle] < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low < n && samples->id[low] == number)
+        return low;
+    for (int64_t i = 0; i < n; i++)
+        if (samples->id[i] == number)
+            return i;
+    return -1;
+}
+
 static vl_status index_build(sample_index *index, const vl_cache *cache, vl_error *err)
 {
     const vl_cache_info *info = vl_cache_get_info(cache);
@@ -140,22 +160,9 @@ static vl_status index_build(sample_index *index, const vl_cache *cache, vl_erro
     for (int64_t i = 0; i < info->n_samples; i++)
         index->first_image[i] = -1;
     for (int64_t i = 0; i < info->n_images; i++) {
-        /* /images/sample holds sample numbers; the ids of a cache written by vlens ascend */
-        int64_t low = 0, high = info->n_samples;
-        while (low < high) {
-            int64_t middle = (low + high) / 2;
-            if (samples->id[middle] < samples->image_sample[i])
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        for (int64_t k = 0; low == info->n_samples || samples->id[low] != samples->image_sample[i]; k++) {
-            if (k == info->n_samples)
-                break; /* a picture of no sample */
-            low = k;   /* ids of a foreign cache may stand in any order */
-        }
-        if (low < info->n_samples && samples->id[low] == samples->image_sample[i] && index->first_image[low] < 0)
-            index->first_image[low] = i;
+        int64_t sample = row_of_sample(samples, info->n_samples, samples->image_sample[i]);
+        if (sample >= 0 && index->first_image[sample] < 0)
+            index->first_image[sample] = i;
     }
     sort_context context = {samples, index};
     fill_clusters(index, &context, scratch, info->n_samples);
