@@ -6,7 +6,8 @@ function(vlens_target_defaults target)
     -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
     -Wwrite-strings -Wundef -Wformat=2
     # gcc does not see that an out parameter is set whenever a vl_status is VL_OK
-    -Wno-maybe-uninitialized
+    $<$<C_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
+    "$<$<C_COMPILER_ID:Clang>:-Wno-gnu-empty-struct;-Wno-pass-failed>"
     -fvisibility=hidden -fno-math-errno -ffp-contract=off
     -fstack-protector-strong $<$<BOOL:${VLENS_WERROR}>:-Werror>)
   if(VLENS_SANITIZE)

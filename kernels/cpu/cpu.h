@@ -11,9 +11,9 @@
 #include "trainer/base/status.h"
 
 /* Row functions are compiled once per instruction set and chosen at load time. Sanitizers run before the resolver can,
- * so that those builds take the plain version. Work inside `#pragma omp parallel` is outlined before cloning: keep the
- * loop over rows outside and call a VL_SIMD function for one row. */
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+ * and clang has no clones of this kind: those builds take the plain version. Work inside `#pragma omp parallel` is
+ * outlined before cloning: keep the loop over rows outside and call a VL_SIMD function for one row. */
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define VL_SIMD __attribute__((noinline, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define VL_SIMD __attribute__((noinline))

@@ -5,7 +5,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     vl_safetensors *file = NULL;
     vl_error err = VL_ERROR_INIT;
-    volatile uint8_t sink = 0;
+    static volatile uint8_t sink;
     if (vl_safetensors_open(&file, fuzz_file("x.safetensors", data, size), &err) == VL_OK)
         for (size_t i = 0; i < vl_safetensors_count(file); i++) {
             const vl_weight_view *view = vl_safetensors_at(file, i);
