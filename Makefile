@@ -3,7 +3,7 @@ BUILD := build/release
 VLENS := $(BUILD)/bin/vlens
 JOBS  := $(shell nproc)
 
-.PHONY: all help deps demo test test-all asan real format lint install clean
+.PHONY: all help deps demo test test-all asan real peers format lint install clean
 
 all: deps ## build the program and the library (release)
 	@test -f $(BUILD)/build.ninja || cmake --preset release >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
@@ -32,6 +32,9 @@ asan: deps ## build and test with AddressSanitizer and UBSan
 
 real: all ## a real language model on real text: SmolLM2-135M (needs pip and apt)
 	@tools/real/run.sh $(VLENS)
+
+peers: all ## lenses to and from tuned-lens, NumPy, HDF5 (a Python environment in build/peers; needs pip)
+	@tests/peers/run.sh $(VLENS)
 
 format: ## format the sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -1,5 +1,5 @@
 /* vlens/view.h - what every layer would say: the top-k tokens of each state at chosen positions, through the logit
- * lens and a tuned lens. Tables, and later pages, are drawn from one reading. */
+ * lens and a tuned lens. Tables, pages and plots are drawn from one reading. */
 #ifndef VLENS_VIEW_H
 #define VLENS_VIEW_H
 
@@ -17,6 +17,9 @@ typedef struct vl_reading_options {
     int64_t k;                /* tokens per cell, at least 1 */
     const int64_t *positions; /* rows of the sequence; negative ones count from its end; NULL: all */
     int64_t n_positions;
+    const char *prompt;       /* shown with the result of a live model; a cache brings its own; may be NULL */
+    const char *const *track; /* [n_track] words of one token each, whose probability is kept at every cell */
+    int64_t n_track;
 } vl_reading_options;
 
 /* Runs the model over one sequence. The reading keeps no reference to the model. The caller frees *out. */
@@ -34,6 +37,8 @@ typedef struct vl_reading_info {
     bool has_lens;
     const char *model_id, *prompt; /* "" where unknown */
     const char *warning;           /* "" or one line that belongs under every result */
+    const int32_t *tracked;        /* [n_tracked] token ids of the words that were asked for */
+    int64_t n_tracked;
 } vl_reading_info;
 VL_API vl_reading_info vl_reading_get_info(const vl_reading *reading);
 
@@ -51,6 +56,7 @@ typedef struct vl_reading_cell {
     const int32_t *ids;       /* [k] falling by probability */
     const float *probability; /* [k] */
     float entropy, kl;        /* nats; kl of the model's distribution from this one */
+    const float *tracked;     /* [n_tracked] probability */
 } vl_reading_cell;
 /* tuned false: the logit lens. Borrowed. */
 VL_API vl_reading_cell vl_reading_get_cell(const vl_reading *reading, int64_t index, int64_t state, bool tuned);
@@ -62,6 +68,18 @@ VL_API vl_status vl_reading_table(char **out, const vl_reading *reading, int64_t
 VL_API vl_status vl_reading_json(char **out, const vl_reading *reading, vl_error *err);
 /* One line per cell: position,state,lens,rank,id,token,probability. */
 VL_API vl_status vl_reading_csv(char **out, const vl_reading *reading, vl_error *err);
+
+/* All of it as one HTML file that needs nothing else: the pictures as the model saw them, every patch and token at
+ * every state, both lenses. Numbers are those of the JSON, rounded to four significant digits (probabilities below
+ * 1e-7 and nats below 1e-4 are 0). vl_release. */
+VL_API vl_status vl_reading_page(char **out, const vl_reading *reading, vl_error *err);
+/* The same into a file, which appears whole or not at all. */
+VL_API vl_status vl_reading_write_page(const char *path, const vl_reading *reading, vl_error *err);
+
+/* One position as a heat map in SVG: a row per state, a column per rank, the token and its probability in each cell,
+ * both lenses side by side. vl_release. */
+VL_API vl_status vl_reading_svg(char **out, const vl_reading *reading, int64_t index, vl_error *err);
+VL_API vl_status vl_reading_write_svg(const char *path, const vl_reading *reading, int64_t index, vl_error *err);
 
 #ifdef __cplusplus
 }

@@ -24,7 +24,7 @@ VL_SIMD static float sum_exp(const float *x, float shift, int64_t n)
 
 float vl_cpu_row_logsumexp(const float *logits, int64_t n)
 {
-    enum { PIECE = 4096 }; /* partial sums in fp32, their total in fp64 */
+    enum { PIECE = 1024 }; /* partial sums in fp32, their total in fp64 */
     float max = row_max(logits, n);
     double sum = 0;
     for (int64_t i = 0; i < n; i += PIECE)

@@ -39,13 +39,18 @@ static vl_lens *example(const char *folder)
     return lens;
 }
 
+static vl_status write_as(const vl_lens *lens, const char *format, const char *path, vl_dtype dtype, vl_error *err)
+{
+    return vl_lens_export(lens, &(vl_export_options){format, path, dtype, NULL}, err);
+}
+
 static void test_safetensors(void **state)
 {
     (void)state;
     vl_error err = VL_ERROR_INIT;
     char *folder = folder_new();
     vl_lens *lens = example(folder), *again;
-    ok(vl_lens_export(lens, "safetensors", in(folder, "half"), VL_F16, &err), &err);
+    ok(write_as(lens, "safetensors", in(folder, "half"), VL_F16, &err), &err);
     ok(vl_lens_open(&again, in(folder, "half"), &err), &err);
     assert_int_equal(vl_lens_get_info(again)->dtype, VL_F16);
     assert_int_equal(vl_lens_get_info(again)->tokens_seen, 9);
@@ -53,11 +58,11 @@ static void test_safetensors(void **state)
     assert_memory_equal(vl_lens_weight(again, 1), weight, sizeof weight);
     assert_null(vl_lens_weight(again, 0));
     vl_lens_close(again);
-    ok(vl_lens_export(lens, "safetensors", in(folder, "x.safetensors"), VL_BF16, &err), &err);
+    ok(write_as(lens, "safetensors", in(folder, "x.safetensors"), VL_BF16, &err), &err);
     ok(vl_lens_open(&again, in(folder, "x.safetensors"), &err), &err);
     assert_int_equal(vl_lens_get_info(again)->dtype, VL_BF16);
     vl_lens_close(again);
-    assert_int_equal(vl_lens_export(lens, "safetensors", in(folder, "y"), VL_I32, &err), VL_EINVAL);
+    assert_int_equal(write_as(lens, "safetensors", in(folder, "y"), VL_I32, &err), VL_EINVAL);
     vl_lens_close(lens);
     folder_remove(folder);
 }
@@ -68,9 +73,9 @@ static void test_unknown_format(void **state)
     vl_error err = VL_ERROR_INIT;
     char *folder = folder_new();
     vl_lens *lens = example(folder);
-    assert_int_equal(vl_lens_export(lens, "gguf", in(folder, "x"), VL_F32, &err), VL_EINVAL);
+    assert_int_equal(write_as(lens, "gguf", in(folder, "x"), VL_F32, &err), VL_EINVAL);
     assert_non_null(strstr(err.message, vl_export_formats()));
-    assert_int_equal(vl_lens_export(lens, "npz", in(folder, "x"), VL_F16, &err), VL_EUNSUPPORTED);
+    assert_int_equal(write_as(lens, "npz", in(folder, "x"), VL_F16, &err), VL_EUNSUPPORTED);
     assert_false(vl_path_exists(in(folder, "x")));
     vl_lens_close(lens);
     folder_remove(folder);
@@ -83,7 +88,7 @@ static void test_npz_layout(void **state)
     char *folder = folder_new(), *bytes;
     size_t size;
     vl_lens *lens = example(folder);
-    ok(vl_lens_export(lens, "npz", in(folder, "lens.npz"), VL_F32, &err), &err);
+    ok(write_as(lens, "npz", in(folder, "lens.npz"), VL_F32, &err), &err);
     ok(vl_file_read(&bytes, &size, in(folder, "lens.npz"), 1 << 20, &err), &err);
     assert_memory_equal(bytes, "PK\x03\x04", 4);
     /* The first member is adapter.0.bias: a header that ends on a multiple of 64, then five floats. */
@@ -107,7 +112,7 @@ static void test_numpy_reads_it(void **state)
     vl_error err = VL_ERROR_INIT;
     char *folder = folder_new(), command[1024];
     vl_lens *lens = example(folder);
-    ok(vl_lens_export(lens, "npz", in(folder, "lens.npz"), VL_F32, &err), &err);
+    ok(write_as(lens, "npz", in(folder, "lens.npz"), VL_F32, &err), &err);
     snprintf(command, sizeof command,
              "python3 -c 'import sys\n"
              "try: import numpy\n"

@@ -56,7 +56,8 @@ static double follow(const char *name, const char *tensor, const vl_optimizer_ru
     ok(vl_optimizer_state_new(&state, &engine, parameter, &err), &err);
     for (int64_t step = 0; step < STEPS; step++) {
         ok(vl_device_write(device, &gradient, gradients + (size_t)step * n, &err), &err);
-        ok(vl_optimizer_step(&engine, parameter, gradient, &state, step, 1.0, &err), &err);
+        vl_optimizer_move move = {parameter, gradient, &state, step, rule->learning_rate, 1.0};
+        ok(vl_optimizer_step(&engine, &move, &err), &err);
         float *got = from_device(device, parameter);
         worst = fmax(worst, relative_error(got, wanted + (size_t)step * n, n));
         free(got);
@@ -105,19 +106,42 @@ static void test_torch_trajectories(void **state)
 static void test_schedule(void **state)
 {
     (void)state;
-    vl_optimizer_rule rule = {.learning_rate = 2.0, .schedule = VL_SCHEDULE_LINEAR, .warmup = 4, .steps = 24};
-    assert_true(vl_optimizer_rate(&rule, 0) > 0);
+    vl_optimizer_rule rule = {.schedule = VL_SCHEDULE_LINEAR, .warmup = 4, .steps = 24};
+    assert_true(vl_optimizer_schedule(&rule, 0) > 0);
     for (int64_t s = 0; s < 4; s++)
-        assert_true(vl_optimizer_rate(&rule, s) < vl_optimizer_rate(&rule, s + 1));
-    assert_true(fabs(vl_optimizer_rate(&rule, 4) - 2.0) < 1e-12);
-    assert_true(fabs(vl_optimizer_rate(&rule, 14) - 1.0) < 1e-12);
-    assert_true(fabs(vl_optimizer_rate(&rule, 23) - 0.1) < 1e-12);
+        assert_true(vl_optimizer_schedule(&rule, s) < vl_optimizer_schedule(&rule, s + 1));
+    assert_true(fabs(vl_optimizer_schedule(&rule, 4) - 1.0) < 1e-12);
+    assert_true(fabs(vl_optimizer_schedule(&rule, 14) - 0.5) < 1e-12);
+    assert_true(fabs(vl_optimizer_schedule(&rule, 23) - 0.05) < 1e-12);
     rule.schedule = VL_SCHEDULE_COSINE;
-    assert_true(fabs(vl_optimizer_rate(&rule, 4) - 2.0) < 1e-12);
-    assert_true(fabs(vl_optimizer_rate(&rule, 14) - 1.0) < 1e-12);
-    assert_true(vl_optimizer_rate(&rule, 23) > 0 && vl_optimizer_rate(&rule, 23) < 0.02);
+    assert_true(fabs(vl_optimizer_schedule(&rule, 4) - 1.0) < 1e-12);
+    assert_true(fabs(vl_optimizer_schedule(&rule, 14) - 0.5) < 1e-12);
+    assert_true(vl_optimizer_schedule(&rule, 23) > 0 && vl_optimizer_schedule(&rule, 23) < 0.01);
     rule.schedule = VL_SCHEDULE_CONSTANT;
-    assert_true(fabs(vl_optimizer_rate(&rule, 23) - 2.0) < 1e-12);
+    assert_true(fabs(vl_optimizer_schedule(&rule, 23) - 1.0) < 1e-12);
+}
+
+/* A configured rate is taken as it is; the defaults follow the layer. */
+static void test_rates(void **state)
+{
+    (void)state;
+    vl_config *config = small_config("unused");
+    config->fit.optimizer = VL_OPTIMIZER_SGD;
+    vl_optimizer_rule rule = vl_optimizer_rule_of(config, 64, 10);
+    vl_optimizer_rates rates = vl_optimizer_rates_of(&rule, 5.0, 3.0);
+    assert_true(rates.weight == 0.1 && rates.bias == 0.1);
+    config->fit.optimizer = VL_OPTIMIZER_MUON;
+    rule = vl_optimizer_rule_of(config, 64, 10);
+    vl_optimizer_rates more = vl_optimizer_rates_of(&rule, 5.0, 6.0);
+    rates = vl_optimizer_rates_of(&rule, 5.0, 3.0);
+    assert_true(fabs(more.weight - 2 * rates.weight) < 1e-12 && fabs(more.bias - 2 * rates.bias) < 1e-12);
+    rates = vl_optimizer_rates_of(&rule, NAN, 0.0); /* nothing known: still a rate */
+    assert_true(rates.weight > 0 && isfinite(rates.bias));
+    config->fit.learning_rate = 0.25;
+    rule = vl_optimizer_rule_of(config, 64, 10);
+    rates = vl_optimizer_rates_of(&rule, 5.0, 3.0);
+    assert_true(rates.weight == 0.25 && rates.bias == 1.25);
+    vl_config_free(config);
 }
 
 /* |x^T x - mean I| shows how far the step is from orthogonal; its singular values should be 0.6 .. 1.3. */
@@ -140,7 +164,8 @@ static void test_muon_step_is_orthogonal(void **state)
     ok(vl_optimizer_new(&engine, device, &rule, D, &err), &err);
     ok(vl_optimizer_state_new(&memory, &engine, parameter, &err), &err);
     assert_null(memory.second.data);
-    ok(vl_optimizer_step(&engine, parameter, gradient, &memory, 0, 1.0, &err), &err);
+    vl_optimizer_move move = {parameter, gradient, &memory, 0, 1.0, 1.0};
+    ok(vl_optimizer_step(&engine, &move, &err), &err);
     float *x = from_device(device, parameter);
     double squares = 0, along = 0, vector[D], image[D];
     for (int i = 0; i < D * D; i++) {
@@ -190,7 +215,8 @@ static void test_muon_without_gradient(void **state)
     vl_tensor parameter = to_device(device, NULL, 8, 8), gradient = to_device(device, NULL, 8, 8);
     ok(vl_optimizer_new(&engine, device, &rule, 8, &err), &err);
     ok(vl_optimizer_state_new(&memory, &engine, parameter, &err), &err);
-    ok(vl_optimizer_step(&engine, parameter, gradient, &memory, 0, 1.0, &err), &err);
+    vl_optimizer_move move = {parameter, gradient, &memory, 0, 1.0, 1.0};
+    ok(vl_optimizer_step(&engine, &move, &err), &err);
     float *x = from_device(device, parameter);
     for (int i = 0; i < 64; i++)
         assert_true(x[i] == 0.0f);
@@ -207,6 +233,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_torch_trajectories),
         cmocka_unit_test(test_schedule),
+        cmocka_unit_test(test_rates),
         cmocka_unit_test(test_muon_step_is_orthogonal),
         cmocka_unit_test(test_muon_without_gradient),
     };

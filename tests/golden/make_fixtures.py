@@ -39,7 +39,7 @@ def build(folder):
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     import torch
 
-    from fixturegen import goldens, images, maths, models, tokenizers_, write_json
+    from fixturegen import goldens, images, maths, mllama, models, tokenizers_, write_json
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -54,11 +54,13 @@ def build(folder):
         (folder / name).mkdir()
     flavour_of = {n: f for n, (f, _) in models.LLAMA_MODELS.items()}
     flavour_of |= {n: s["flavour"] for n, s in models.LLAVA_MODELS.items()}
+    flavour_of |= mllama.MLLAMA_MODELS
     vectors = {}
     for name, flavour in flavour_of.items():
         model_folder = folder / "models" / name
         model_folder.mkdir()
-        make = models.make_llava if name in models.LLAVA_MODELS else models.make_llama
+        make = {"llama": models.make_llama, "llava": models.make_llava,
+                "mllama": models.make_mllama}[name.split("-")[0]]
         model, tokenizer = make(name, model_folder)
         inputs = [goldens.write_golden(model, tokenizer, key, image_folder,
                                        folder / "goldens" / f"{'__'.join(key)}.safetensors")
@@ -69,7 +71,8 @@ def build(folder):
         print(f"{name}: least sensitive tensor {tensor} ({change:.1e})")
         if f"{flavour}.jsonl" not in vectors:
             vectors[f"{flavour}.jsonl"] = f"models/{name}/tokenizer.json"
-            count = tokenizers_.write_vectors(flavour, tokenizer, folder / "tokenizers" / f"{flavour}.jsonl")
+            backend = tokenizers_.backend(tokenizer)
+            count = tokenizers_.write_vectors(flavour, backend, folder / "tokenizers" / f"{flavour}.jsonl")
             print(f"{flavour}: {count} texts")
     write_json(folder / "tokenizers" / "index.json", vectors)
     for path in folder.rglob("*"):

@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "trainer/base/file.h"
 #include "trainer/base/json.h"
+#include "trainer/base/mem.h"
 
 #define FIXTURES VLENS_SOURCE_DIR "/tests/golden/fixtures"
 
@@ -247,6 +249,58 @@ golden_difference golden_compare(const float *a, const float *b, int64_t rows, i
     }
     out.relative = largest > 0 ? apart / largest : apart;
     return out;
+}
+
+/* ---- changed models ---------------------------------------------------------------------------------------- */
+
+static void write_changed(const char *folder, const char *source, const golden_change *change)
+{
+    vl_error err = VL_ERROR_INIT;
+    char path[GOLDEN_PATH], *text;
+    size_t size;
+    OK(vl_file_read(&text, &size, source, 1 << 20, &err));
+    char *at = strstr(text, change->from);
+    assert_non_null(at);
+    snprintf(path, sizeof path, "%.128s/%.128s", folder, change->file);
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    fprintf(out, "%.*s%s%s", (int)(at - text), text, change->to, at + strlen(change->from));
+    fclose(out);
+    vl_free(text);
+}
+
+void golden_copy_model(char *folder, const golden_change *change)
+{
+    char root[GOLDEN_PATH], source[GOLDEN_PATH], target[GOLDEN_PATH];
+    assert_non_null(mkdtemp(folder));
+    snprintf(root, sizeof root, FIXTURES "/models/%.128s", change->model);
+    DIR *entries = opendir(root);
+    assert_non_null(entries);
+    for (struct dirent *e; (e = readdir(entries));) {
+        snprintf(source, sizeof source, "%.320s/%.128s", root, e->d_name);
+        snprintf(target, sizeof target, "%.128s/%.128s", folder, e->d_name);
+        if (e->d_name[0] == '.')
+            continue;
+        if (!strcmp(e->d_name, change->file))
+            write_changed(folder, source, change);
+        else
+            assert_int_equal(symlink(source, target), 0);
+    }
+    closedir(entries);
+}
+
+void golden_remove_copy(const char *folder)
+{
+    char path[GOLDEN_PATH];
+    DIR *entries = opendir(folder);
+    assert_non_null(entries);
+    for (struct dirent *e; (e = readdir(entries));) {
+        snprintf(path, sizeof path, "%.128s/%.128s", folder, e->d_name);
+        if (e->d_name[0] != '.')
+            unlink(path);
+    }
+    closedir(entries);
+    rmdir(folder);
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------- */

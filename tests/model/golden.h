@@ -68,6 +68,14 @@ golden_difference golden_compare(const float *a, const float *b, int64_t rows, i
 void golden_ok(vl_status status, const vl_error *err, const char *what);
 #define OK(call) golden_ok((call), &err, #call)
 
+/* A copy of a fixture's model directory with one text replaced in one file; the rest are links. `folder` is a template
+ * for mkdtemp. */
+typedef struct golden_change {
+    const char *model, *file, *from, *to;
+} golden_change;
+void golden_copy_model(char *folder, const golden_change *change);
+void golden_remove_copy(const char *folder);
+
 /* Every state of every sequence of a forward, on the host. */
 typedef struct golden_states {
     float **data; /* [(L + 1) * n] of [T, D]; NULL where a state was not seen */

@@ -10,8 +10,9 @@
 #include "trainer/model/family.h"
 #include "trainer/model/head.h"
 
-static const char *const FIXTURES[] = {"llama-base-f32__ascii", "llama-rope3-f16__long", "llava-base-f32__two",
-                                       "llava-variant-bf16__scene"};
+static const char *const FIXTURES[] = {"llama-base-f32__ascii",  "llama-rope3-f16__long",
+                                       "llava-base-f32__two",    "llava-variant-bf16__scene",
+                                       "mllama-base-bf16__chat", "mllama-base-bf16__three"};
 enum { N_FIXTURES = sizeof FIXTURES / sizeof *FIXTURES };
 
 static size_t state_bytes(const golden *g)

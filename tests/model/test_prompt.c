@@ -1,14 +1,9 @@
 /* Prompts: templates, the rows that pictures take, classes, limits, and what a model refuses. */
 #include "tests/model/golden.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#include "trainer/base/file.h"
-#include "trainer/base/mem.h"
 
 #define FIXTURES VLENS_SOURCE_DIR "/tests/golden/fixtures"
 
@@ -180,47 +175,6 @@ static void info(void **state)
 
 /* ---- a wrong file ------------------------------------------------------------------------------------------ */
 
-/* A copy of a model's directory whose config.json has `from` replaced by `to`; the rest are links. */
-static void copy_with(char *folder, const char *from, const char *to)
-{
-    vl_error err = VL_ERROR_INIT;
-    char source[GOLDEN_PATH], target[GOLDEN_PATH], *config;
-    size_t size;
-    assert_non_null(mkdtemp(folder));
-    DIR *entries = opendir(FIXTURES "/models/llama-base-f32");
-    assert_non_null(entries);
-    for (struct dirent *e; (e = readdir(entries));) {
-        snprintf(source, sizeof source, FIXTURES "/models/llama-base-f32/%.128s", e->d_name);
-        snprintf(target, sizeof target, "%.128s/%.128s", folder, e->d_name);
-        if (e->d_name[0] != '.' && strcmp(e->d_name, "config.json") != 0)
-            assert_int_equal(symlink(source, target), 0);
-    }
-    closedir(entries);
-    OK(vl_file_read(&config, &size, FIXTURES "/models/llama-base-f32/config.json", 1 << 20, &err));
-    char *at = strstr(config, from);
-    assert_non_null(at);
-    snprintf(target, sizeof target, "%.128s/config.json", folder);
-    FILE *out = fopen(target, "w");
-    assert_non_null(out);
-    fprintf(out, "%.*s%s%s", (int)(at - config), config, to, at + strlen(from));
-    fclose(out);
-    vl_free(config);
-}
-
-static void remove_copy(const char *folder)
-{
-    char path[GOLDEN_PATH];
-    DIR *entries = opendir(folder);
-    assert_non_null(entries);
-    for (struct dirent *e; (e = readdir(entries));) {
-        snprintf(path, sizeof path, "%.128s/%.128s", folder, e->d_name);
-        if (e->d_name[0] != '.')
-            unlink(path);
-    }
-    closedir(entries);
-    rmdir(folder);
-}
-
 static void wrong_shapes_fail_by_name(void **state)
 {
     (void)state;
@@ -234,10 +188,10 @@ static void wrong_shapes_fail_by_name(void **state)
         vl_model *model;
         vl_device *device;
         OK(vl_device_open(&device, "cpu", 1, &err));
-        copy_with(folder, CHANGES[i][0], CHANGES[i][1]);
+        golden_copy_model(folder, &(golden_change){"llama-base-f32", "config.json", CHANGES[i][0], CHANGES[i][1]});
         vl_model_options options = {.path = folder, .device = device};
         assert_int_not_equal(vl_model_open(&model, &options, &err), VL_OK);
-        remove_copy(folder);
+        golden_remove_copy(folder);
         print_message("%s\n", err.message);
         assert_null(model);
         assert_non_null(strstr(err.message, CHANGES[i][2]));

@@ -240,6 +240,20 @@ static void metrics_of_the_teacher_itself(void **state)
     }
 }
 
+/* Few levels: the first of the largest is the teacher's choice, and equal entries rank by their id. */
+static void metrics_with_ties(void **state)
+{
+    (void)state;
+    enum { M = 50, N = 40 };
+    double z[M * N], t[M * N], *want;
+    for (int i = 0; i < M * N; i++) {
+        z[i] = (double)test_random_below(4);
+        t[i] = (double)test_random_below(4);
+    }
+    double *got = run_metrics(&want, z, t, M, N, true, DENSE);
+    check_metrics(got, want, M, "metrics");
+}
+
 /* Entries of probability 0 in both: 0 log 0 is 0. */
 static void metrics_with_impossible_entries(void **state)
 {
@@ -275,15 +289,11 @@ static void metrics_refuse(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    OPS_TEST(logsumexp_rows),
-    OPS_TEST(logsumexp_ignores_minus_infinity),
-    OPS_TEST(logsumexp_refuses),
-    OPS_TEST(topk_rows),
-    OPS_TEST(topk_refuses),
-    OPS_TEST(metrics_rows),
-    OPS_TEST(metrics_of_extremes),
-    OPS_TEST(metrics_of_the_teacher_itself),
-    OPS_TEST(metrics_with_impossible_entries),
+    OPS_TEST(logsumexp_rows),      OPS_TEST(logsumexp_ignores_minus_infinity),
+    OPS_TEST(logsumexp_refuses),   OPS_TEST(topk_rows),
+    OPS_TEST(topk_refuses),        OPS_TEST(metrics_rows),
+    OPS_TEST(metrics_of_extremes), OPS_TEST(metrics_of_the_teacher_itself),
+    OPS_TEST(metrics_with_ties),   OPS_TEST(metrics_with_impossible_entries),
     OPS_TEST(metrics_refuse),
 };
 OPS_TEST_MAIN(tests)

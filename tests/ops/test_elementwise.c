@@ -122,7 +122,7 @@ static void column_sums(void **state)
         for (int bits = 0; bits < 6; bits++) {
             int64_t m = shapes[i][0], n = shapes[i][1];
             float beta = betas[bits % 3];
-            double *x = test_random_rows(m, n, 1), *before = test_random(n, 1);
+            double *x = test_random(m * n, 1), *before = test_random(n, 1);
             double *want = test_memory((size_t)n, 8), *size = test_memory((size_t)n, 8);
             for (int64_t j = 0; j < n; j++) {
                 want[j] = beta == 0 ? 0 : (double)beta * before[j];

@@ -65,6 +65,40 @@ typedef struct cli_common {
     {"quiet", 'q', CLI_FLAG, &(common).quiet, NULL, "no progress and no information on stderr"}
 #define CLI_OPTIONS_END {NULL, 0, CLI_FLAG, NULL, NULL, NULL}
 
+/* ---- what topk and view read ------------------------------------------------------------------------------- */
+
+typedef struct cli_reading {
+    cli_common common;
+    const char *model, *prompt, *lens, *cache;
+    cli_list images, track;
+    int64_t k, sample;
+    int64_t generate;         /* tokens that the model adds before it is read */
+    const int64_t *positions; /* NULL: all */
+    int64_t n_positions;
+    bool raw, no_exif, allow_other_model;
+} cli_reading;
+#define CLI_READING_OPTIONS(q)                                                                                       \
+    {"model", 'm', CLI_TEXT, &(q).model, "DIR", "a Hugging Face directory, or a hub id in the local cache"},         \
+    {"prompt", 'p', CLI_TEXT, &(q).prompt, "TEXT", "the question"},                                                  \
+    {"image", 'i', CLI_LIST, &(q).images, "FILE", "a picture (repeatable)"},                                         \
+    {"cache", 0, CLI_TEXT, &(q).cache, "DIR", "read a cached sample in the place of running a model"},               \
+    {"sample", 0, CLI_INT, &(q).sample, "N", "its number"},                                                          \
+    {"lens", 'l', CLI_TEXT, &(q).lens, "DIR", "a tuned lens, shown beside the logit lens"},                          \
+    {"k", 'k', CLI_INT, &(q).k, "N", "tokens per layer (default 5)"},                                                \
+    {"track", 't', CLI_LIST, &(q).track, "WORD", "keep the probability of this token at every cell (repeatable)"},   \
+    {"raw-prompt", 0, CLI_FLAG, &(q).raw, NULL, "take the prompt as it is, without the chat template"},              \
+    {"no-exif", 0, CLI_FLAG, &(q).no_exif, NULL, "do not turn pictures by their EXIF orientation"},                  \
+    {"allow-other-model", 0, CLI_FLAG, &(q).allow_other_model, NULL, "a lens of another model is only a warning"}
+
+/* Model and prompt, or cache and sample: -1 to go on, or an exit code after the usage error was printed. */
+int cli_check_reading(const cli_command *self, const cli_reading *q);
+/* The caller frees *out. */
+vl_status cli_open_reading(vl_reading **out, const cli_reading *q, vl_error *err);
+/* A reading as JSON on stdout. */
+int cli_print_json(const vl_reading *reading);
+
+/* ------------------------------------------------------------------------------------------------------------ */
+
 /* Prints "vlens: <message>" on stderr and returns the exit code that fits the status. */
 int cli_fail(vl_status status, const vl_error *err);
 /* Reads a configuration (NULL: defaults) and applies --set, --device and --threads. */
@@ -90,13 +124,26 @@ const char *cli_bytes(char out[32], double bytes);
 typedef enum cli_kind { CLI_MODEL, CLI_CACHE, CLI_LENS } cli_kind;
 cli_kind cli_kind_of(const char *path);
 
+/* The head of the model directory (or hub id) `model`, or of the cache `cache`; one of them is NULL. */
+typedef struct cli_head {
+    vl_config *config;
+    vl_device *device;
+    vl_model *model;
+    vl_cache *cache;
+    vl_head *head;
+} cli_head;
+vl_status cli_head_open(cli_head *out, const char *model, const char *cache, vl_error *err);
+void cli_head_close(cli_head *head); /* also after a failed open */
+
 int cmd_init(const cli_command *self, int argc, char **argv);
 int cmd_info(const cli_command *self, int argc, char **argv);
 int cmd_cache(const cli_command *self, int argc, char **argv);
 int cmd_train(const cli_command *self, int argc, char **argv);
 int cmd_eval(const cli_command *self, int argc, char **argv);
 int cmd_topk(const cli_command *self, int argc, char **argv);
+int cmd_view(const cli_command *self, int argc, char **argv);
 int cmd_export(const cli_command *self, int argc, char **argv);
+int cmd_import(const cli_command *self, int argc, char **argv);
 int cmd_verify(const cli_command *self, int argc, char **argv);
 int cmd_doctor(const cli_command *self, int argc, char **argv);
 

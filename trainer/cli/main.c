@@ -17,7 +17,17 @@ const cli_command cli_commands[] = {
      cmd_eval},
     {"topk", "--model DIR --prompt TEXT [--image FILE] [--lens DIR]", "top tokens of every layer at a position",
      "Or from a cache, with no model: --cache DIR --sample N.", cmd_topk},
-    {"export", "LENS --format NAME --out PATH", "write a lens for other tools", NULL, cmd_export},
+    {"view", "--model DIR --prompt TEXT [--image FILE] [--lens DIR] [--out FILE]",
+     "a page with every patch, token and layer",
+     "One HTML file that needs nothing else. Or from a cache, with no model: --cache DIR --sample N.", cmd_view},
+    {"export", "LENS --format NAME --out PATH", "write a lens for other tools",
+     "docs/INTEROP.md shows how to load each format. --model or --cache checks that the lens belongs to it, and gives\n"
+     "tuned-lens its unembed_hash.",
+     cmd_export},
+    {"import", "PATH --out LENS (--model DIR | --cache DIR)", "read a lens that another tool wrote",
+     "PATH: a folder of the Python package tuned-lens (config.json, params.pt), a .npz, .h5 or lens.safetensors that\n"
+     "export wrote. Nothing in params.pt is run.",
+     cmd_import},
     {"verify", "PATH", "check every byte of a model, cache or lens", NULL, cmd_verify},
     {"doctor", "", "device, libraries, processor, threads", NULL, cmd_doctor},
     {NULL, NULL, NULL, NULL, NULL},

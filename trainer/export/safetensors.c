@@ -11,8 +11,10 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-vl_status vl_export_safetensors(const vl_lens *lens, const char *path, vl_dtype dtype, vl_error *err)
+vl_status vl_export_safetensors(const vl_export_job *job, vl_error *err)
 {
+    const char *path = job->path;
+    vl_dtype dtype = job->dtype;
     if (dtype != VL_F32 && dtype != VL_BF16 && dtype != VL_F16)
         return vl_fail(err, VL_EINVAL, "safetensors: element type %s, expected float32, bfloat16 or float16",
                        vl_dtype_name(dtype));
@@ -24,7 +26,7 @@ vl_status vl_export_safetensors(const vl_lens *lens, const char *path, vl_dtype 
         return vl_fail_nomem(err, path);
     if (folder)
         VL_GOTO(vl_make_directories(path, err));
-    vl_lens_describe(&content, lens);
+    vl_lens_describe(&content, job->lens);
     content.dtype = dtype;
     VL_GOTO(vl_lens_write(file, &content, err));
 done:

@@ -187,6 +187,8 @@ static int64_t pack(collector *c)
             double x = (double)c->x[r * d + j] - m->h0[j], y = (double)c->y[r * d + j] - m->y0[j];
             m->x[j] += w * x;
             m->y[j] += w * y;
+            m->x_squares += w * x * x;
+            m->y_squares += w * y * y;
             c->x[n * d + j] = (float)(root * x);
             c->y[n * d + j] = (float)(root * y);
         }

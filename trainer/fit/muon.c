@@ -40,31 +40,30 @@ static vl_status normalise(const vl_optimizer_engine *e, vl_tensor out, vl_tenso
     return vl_op_add(e->device, &(vl_add_args){.out = out, .x = out, .y = x, .scale = factor}, err);
 }
 
-vl_status vl_muon_step(const vl_optimizer_engine *e, vl_tensor parameter, vl_tensor gradient, vl_tensor momentum,
-                       int64_t step, double scale, vl_error *err)
+vl_status vl_muon_step(const vl_optimizer_engine *e, const vl_optimizer_move *move, vl_error *err)
 {
     vl_tensor x = e->scratch[0], spare = e->scratch[1];
     /* From zero with rate -1 this leaves the Nesterov direction in `spare`. */
     VL_TRY(vl_op_zero(e->device, spare, err));
     VL_TRY(vl_op_sgd(e->device,
                      &(vl_sgd_args){.parameter = spare,
-                                    .gradient = gradient,
-                                    .momentum = momentum,
+                                    .gradient = move->gradient,
+                                    .momentum = move->state->first,
                                     .learning_rate = -1.0f,
                                     .momentum_factor = (float)e->rule.momentum,
-                                    .gradient_scale = (float)scale,
+                                    .gradient_scale = (float)move->scale,
                                     .nesterov = e->rule.momentum > 0,
-                                    .first = step == 0},
+                                    .first = move->step == 0},
                      err));
     VL_TRY(normalise(e, x, spare, err));
     for (int i = 0; i < NEWTON_SCHULZ_STEPS; i++)
         VL_TRY(newton_schulz(e, &x, &spare, err));
     /* Without momentum, SGD's decay is the decoupled one: parameter -= rate * (x + decay * parameter). */
     return vl_op_sgd(e->device,
-                     &(vl_sgd_args){.parameter = parameter,
+                     &(vl_sgd_args){.parameter = move->parameter,
                                     .gradient = x,
                                     .momentum = spare,
-                                    .learning_rate = (float)vl_optimizer_rate(&e->rule, step),
+                                    .learning_rate = (float)(move->rate * vl_optimizer_schedule(&e->rule, move->step)),
                                     .weight_decay = (float)e->rule.weight_decay,
                                     .gradient_scale = 1.0f,
                                     .first = true},

@@ -9,16 +9,25 @@
 typedef struct vl_optimizer_rule {
     vl_optimizer kind;
     double learning_rate, momentum, weight_decay;
-    double clip; /* largest norm of a layer's gradient; 0: none */
+    double bias_rate; /* of a bias under Adam and Muon, whose unit is that of the state: see vl_optimizer_rates */
+    bool relative;    /* the rates are shares of what the start leaves unexplained */
+    double clip;      /* largest norm of a layer's gradient; 0: none */
     vl_schedule schedule;
     int64_t warmup, steps;
     bool fast; /* Muon's products in bf16 */
 } vl_optimizer_rule;
 
-/* Every default filled in. */
-vl_optimizer_rule vl_optimizer_rule_of(const vl_config *config, int64_t steps);
-/* The rate of step 0..steps-1: rises over `warmup` steps, then falls to 0 (linear, cosine) or stays. */
-double vl_optimizer_rate(const vl_optimizer_rule *rule, int64_t step);
+/* Every default filled in, for adapters of width `d`. */
+vl_optimizer_rule vl_optimizer_rule_of(const vl_config *config, int64_t d, int64_t steps);
+/* The share of the full rate at step 0..steps-1: rises over `warmup` steps, then falls to 0 (linear, cosine) or stays.
+ */
+double vl_optimizer_schedule(const vl_optimizer_rule *rule, int64_t step);
+/* Full rates of the two tensors of one layer. `spread`: root mean square of its states; `unexplained`: of what the
+ * start leaves to do, in that unit (ridge.h). */
+typedef struct vl_optimizer_rates {
+    double weight, bias;
+} vl_optimizer_rates;
+vl_optimizer_rates vl_optimizer_rates_of(const vl_optimizer_rule *rule, double spread, double unexplained);
 
 /* What an optimiser remembers of one tensor; shaped like it. */
 typedef struct vl_optimizer_state {
@@ -41,12 +50,16 @@ vl_status vl_optimizer_state_new(vl_optimizer_state *out, const vl_optimizer_eng
                                  vl_error *err);
 void vl_optimizer_state_clear(vl_optimizer_state *state, vl_device *device);
 
-/* One step, in place. `scale` multiplies the gradient (clipping). */
-vl_status vl_optimizer_step(const vl_optimizer_engine *engine, vl_tensor parameter, vl_tensor gradient,
-                            const vl_optimizer_state *state, int64_t step, double scale, vl_error *err);
-
+/* One step of one tensor, in place. */
+typedef struct vl_optimizer_move {
+    vl_tensor parameter, gradient;
+    const vl_optimizer_state *state;
+    int64_t step;
+    double rate;  /* full rate; the schedule is applied here */
+    double scale; /* multiplies the gradient (clipping) */
+} vl_optimizer_move;
+vl_status vl_optimizer_step(const vl_optimizer_engine *engine, const vl_optimizer_move *move, vl_error *err);
 /* muon.c: the same for a matrix under Muon. */
-vl_status vl_muon_step(const vl_optimizer_engine *engine, vl_tensor parameter, vl_tensor gradient, vl_tensor momentum,
-                       int64_t step, double scale, vl_error *err);
+vl_status vl_muon_step(const vl_optimizer_engine *engine, const vl_optimizer_move *move, vl_error *err);
 
 #endif

@@ -102,6 +102,8 @@ static json_t *layer_metrics(const vl_fit_session *s, const vl_fit_layer *layer)
     json_object_set_new(object, "steps", json_integer((json_int_t)n->steps));
     json_object_set_new(object, "tokens", json_integer((json_int_t)n->steps * s->plan.tokens_per_step));
     json_object_set_new(object, "ridge", number(n->ridge));
+    json_object_set_new(object, "learning_rate", number(n->weight_rate));
+    json_object_set_new(object, "bias_learning_rate", number(n->bias_rate));
     json_object_set_new(object, "seconds", number(n->seconds));
     json_object_set_new(object, "stopped_step",
                         n->stopped_step >= 0 ? json_integer((json_int_t)n->stopped_step) : json_null());

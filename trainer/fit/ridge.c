@@ -6,6 +6,7 @@
 #include "trainer/fit/ridge.h"
 
 #include <limits.h>
+#include <math.h>
 #include <string.h>
 
 #include "trainer/base/mem.h"
@@ -90,4 +91,31 @@ vl_status vl_moments_solve(float *weight, float *bias, const vl_moments *m, doub
     vl_free(gram);
     vl_free(cross);
     return status;
+}
+
+/* sum w |x - mean|^2, or of y. */
+static double centred_squares(double squares, const double *sums, const vl_moments *m)
+{
+    for (int64_t i = 0; i < m->d; i++)
+        squares -= sums[i] * sums[i] / m->weight;
+    return squares > 0 ? squares : 0;
+}
+
+double vl_moments_spread(const vl_moments *m)
+{
+    return sqrt(centred_squares(m->x_squares, m->x, m) / m->weight / (double)m->d);
+}
+
+/* With A (Sxx + ridge) = Syx, what is left of y is tr Syy - tr A Syx^T - ridge |A|^2. */
+double vl_moments_unexplained(const float *weight, const vl_moments *m, double lambda)
+{
+    double x = centred_squares(m->x_squares, m->x, m), left = centred_squares(m->y_squares, m->y, m);
+    double ridge = weight && m->xx ? lambda * total_variance(m) / (double)m->d : 0;
+    for (int64_t i = 0; weight && m->yx && i < m->d; i++) {
+        for (int64_t j = 0; j < m->d; j++) {
+            double a = (double)weight[i * m->d + j];
+            left -= a * (m->yx[i * m->d + j] - m->y[i] / m->weight * m->x[j] + ridge * a);
+        }
+    }
+    return x > 0 && left > 0 ? sqrt(left / x) : 0;
 }

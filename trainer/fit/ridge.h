@@ -9,10 +9,11 @@
 typedef struct vl_moments {
     int64_t d;
     int64_t rows, left_out;
-    double weight;   /* sum of the rows' weights */
-    double *xx, *yx; /* [D, D] sum w x x^T, sum w y x^T (y along the rows); NULL without a matrix */
-    double *x, *y;   /* [D] sum w x, sum w y */
-    double *h0, *y0; /* [D] */
+    double weight;               /* sum of the rows' weights */
+    double *xx, *yx;             /* [D, D] sum w x x^T, sum w y x^T (y along the rows); NULL without a matrix */
+    double *x, *y;               /* [D] sum w x, sum w y */
+    double x_squares, y_squares; /* sum w |x|^2, sum w |y|^2 */
+    double *h0, *y0;             /* [D] */
 } vl_moments;
 
 /* One pass over `part` (two more over a sample of it). Rows at position 0 are left out, and rows whose norm, of the
@@ -26,5 +27,11 @@ void vl_moments_clear(vl_moments *moments);
  * columns of the variance of h. A matrix that is not positive definite is tried again with ten times the lambda:
  * *lambda is the one that was used. weight == NULL (or moments without a matrix): the mean difference alone. */
 vl_status vl_moments_solve(float *weight, float *bias, const vl_moments *moments, double *lambda, vl_error *err);
+
+/* The root mean square of h about its mean, per column. */
+double vl_moments_spread(const vl_moments *moments);
+/* The same of what the solution leaves unexplained of h_L, in units of that spread: the size of the changes of A that
+ * are still worth making. weight == NULL: all but the mean is unexplained. */
+double vl_moments_unexplained(const float *weight, const vl_moments *moments, double lambda);
 
 #endif

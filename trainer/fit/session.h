@@ -16,6 +16,7 @@ typedef struct vl_fit_numbers {
     double steps;                      /* taken */
     double stopped_step;               /* where its loss or gradient was no finite number; -1: nowhere */
     double ridge;                      /* lambda of the start, NaN without one */
+    double weight_rate, bias_rate;     /* full learning rates, fixed by the start */
     double start_loss;                 /* validation loss of the start; NaN without a validation part */
     double best_loss, best_step;       /* lowest validation loss, early_stop only */
     double last_loss;                  /* of the last validation */

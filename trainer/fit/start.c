@@ -93,6 +93,14 @@ static vl_status search_lambda(search *s, vl_error *err)
     return VL_OK;
 }
 
+static void set_rates(const vl_fit_session *s, vl_fit_layer *layer, double spread, double unexplained)
+{
+    vl_optimizer_rates rates = vl_optimizer_rates_of(&s->optimizer.rule, spread, unexplained);
+    layer->numbers.weight_rate = rates.weight;
+    layer->numbers.bias_rate = rates.bias;
+}
+
+/* The start of one layer, and from the same sums its learning rates. */
 static vl_status closed_form(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
     bool matrix = s->config->lens.kind == VL_LENS_AFFINE && s->config->lens.init == VL_INIT_RIDGE;
@@ -106,10 +114,12 @@ static vl_status closed_form(vl_fit_session *s, vl_fit_layer *layer, vl_error *e
         VL_GOTO(search_lambda(&work, err));
         layer->numbers.ridge = work.best.lambda;
     } else {
-        double none = 0;
-        VL_GOTO(vl_moments_solve(NULL, work.best.bias, &moments, &none, err));
+        VL_GOTO(vl_moments_solve(NULL, work.best.bias, &moments, &work.best.lambda, err));
     }
-    VL_GOTO(upload(s, layer, &work.best, err));
+    set_rates(s, layer, vl_moments_spread(&moments),
+              vl_moments_unexplained(work.best.weight, &moments, work.best.lambda));
+    if (s->config->lens.init != VL_INIT_ZERO)
+        VL_GOTO(upload(s, layer, &work.best, err));
 done:
     vl_moments_clear(&moments);
     vl_free(work.best.weight);
@@ -124,17 +134,20 @@ vl_status vl_fit_start_group(vl_fit_session *s, vl_error *err)
     int64_t n;
     vl_fit_layer *layers = vl_fit_group(s, &n);
     vl_progress outer = s->notice.progress;
+    bool needed = s->config->lens.init != VL_INIT_ZERO || s->config->fit.optimizer != VL_OPTIMIZER_SGD;
     s->notice.progress = (vl_progress){.stage = "ridge", .unit = "layers", .total = n, .kl = NAN};
     for (int64_t i = 0; i < n; i++, s->notice.progress.done++) {
         double began = vl_clock();
         if (layers[i].numbers.started > 0)
             continue;
-        if (s->config->lens.init != VL_INIT_ZERO)
+        if (needed)
             VL_TRY(closed_form(s, &layers[i], err));
+        else
+            set_rates(s, &layers[i], 1.0, 1.0);
         layers[i].numbers.started = 1;
         layers[i].numbers.seconds += vl_clock() - began;
     }
-    vl_status status = s->config->lens.init != VL_INIT_ZERO ? vl_notice_poll(&s->notice, err) : VL_OK;
+    vl_status status = needed ? vl_notice_poll(&s->notice, err) : VL_OK;
     s->notice.progress = outer;
     return status;
 }

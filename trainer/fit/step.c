@@ -63,11 +63,19 @@ static vl_status update(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
         return VL_OK;
     }
     double scale = clip > 0 && norm > clip ? clip / norm : 1.0;
-    if (layer->adapter.weight.data)
-        VL_TRY(vl_optimizer_step(&s->optimizer, layer->adapter.weight, layer->gradient.weight, &layer->weight_state,
-                                 s->step, scale, err));
-    VL_TRY(vl_optimizer_step(&s->optimizer, layer->adapter.bias, layer->gradient.bias, &layer->bias_state, s->step,
-                             scale, err));
+    vl_optimizer_move move = {.step = s->step, .scale = scale};
+    if (layer->adapter.weight.data) {
+        move.parameter = layer->adapter.weight;
+        move.gradient = layer->gradient.weight;
+        move.state = &layer->weight_state;
+        move.rate = layer->numbers.weight_rate;
+        VL_TRY(vl_optimizer_step(&s->optimizer, &move, err));
+    }
+    move.parameter = layer->adapter.bias;
+    move.gradient = layer->gradient.bias;
+    move.state = &layer->bias_state;
+    move.rate = layer->numbers.bias_rate;
+    VL_TRY(vl_optimizer_step(&s->optimizer, &move, err));
     layer->history[s->step] = layer->step_loss;
     layer->numbers.steps++;
     return VL_OK;

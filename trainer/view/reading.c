@@ -22,8 +22,13 @@ void vl_reading_free(vl_reading *r)
     vl_free(r->probability);
     vl_free(r->entropy);
     vl_free(r->kl);
+    vl_free(r->tracked);
+    vl_free(r->tracked_probability);
     vl_free(r->model_id);
     vl_free(r->prompt);
+    vl_free(r->answer);
+    vl_free(r->lens_path);
+    vl_pictures_clear(&r->pictures);
     vl_free(r);
 }
 
@@ -49,7 +54,8 @@ static size_t cell_of(const vl_reading *r, int64_t index, int64_t state, bool tu
 
 vl_reading_info vl_reading_get_info(const vl_reading *r)
 {
-    return (vl_reading_info){r->n_states, r->n_positions, r->k, r->has_lens, r->model_id, r->prompt, r->warning};
+    return (vl_reading_info){r->n_states, r->n_positions, r->k, r->has_lens, r->model_id, r->prompt, r->warning,
+                             r->tracked,  r->n_tracked};
 }
 
 vl_reading_position vl_reading_get_position(const vl_reading *r, int64_t index)
@@ -61,7 +67,7 @@ vl_reading_cell vl_reading_get_cell(const vl_reading *r, int64_t index, int64_t 
 {
     size_t cell = cell_of(r, index, state, tuned && r->has_lens);
     return (vl_reading_cell){r->ids + cell * (size_t)r->k, r->probability + cell * (size_t)r->k, r->entropy[cell],
-                             r->kl[cell]};
+                             r->kl[cell], r->n_tracked ? r->tracked_probability + cell * (size_t)r->n_tracked : NULL};
 }
 
 const char *vl_reading_piece(const vl_reading *r, int32_t id)
@@ -77,6 +83,7 @@ typedef struct block_memory {
     vl_tensor lse, teacher_lse;    /* [rows] */
     vl_tensor values, ids, metrics; /* [rows, k], [rows, k] i32, [rows, VL_METRIC_COUNT] */
     float *host_values, *host_lse, *host_metrics;
+    float *host_logits; /* [rows, V]; NULL where no word is tracked */
 } block_memory;
 
 static void block_clear(block_memory *b)
@@ -88,6 +95,7 @@ static void block_clear(block_memory *b)
     vl_free(b->host_values);
     vl_free(b->host_lse);
     vl_free(b->host_metrics);
+    vl_free(b->host_logits);
 }
 
 static vl_status block_alloc(block_memory *b, const vl_reading *r, int64_t rows, vl_error *err)
@@ -104,7 +112,11 @@ static vl_status block_alloc(block_memory *b, const vl_reading *r, int64_t rows,
     b->host_values = vl_alloc((size_t)(rows * r->k), sizeof(float));
     b->host_lse = vl_alloc((size_t)rows, sizeof(float));
     b->host_metrics = vl_alloc((size_t)rows, VL_METRIC_COUNT * sizeof(float));
-    return b->host_values && b->host_lse && b->host_metrics ? VL_OK : vl_fail_nomem(err, "reading");
+    if (r->n_tracked)
+        b->host_logits = vl_alloc((size_t)rows * (size_t)r->vocab_size, sizeof(float));
+    return b->host_values && b->host_lse && b->host_metrics && (b->host_logits || !r->n_tracked)
+               ? VL_OK
+               : vl_fail_nomem(err, "reading");
 }
 
 static vl_status distribution(block_memory *b, vl_head *head, vl_tensor logits, vl_tensor lse, vl_tensor x, int64_t n,
@@ -135,6 +147,8 @@ static vl_status read_cells(vl_reading *r, block_memory *b, int64_t state, bool 
     VL_GOTO(vl_device_read(b->device, host_ids, &ids, err));
     VL_GOTO(vl_device_read(b->device, b->host_lse, &lse, err));
     VL_GOTO(vl_device_read(b->device, b->host_metrics, &metrics, err));
+    if (r->n_tracked)
+        VL_GOTO(vl_device_read(b->device, b->host_logits, &logits, err));
     for (int64_t i = 0; i < n; i++) {
         size_t cell = cell_of(r, first + i, state, tuned);
         r->entropy[cell] = b->host_metrics[i * VL_METRIC_COUNT + VL_METRIC_ENTROPY];
@@ -143,6 +157,9 @@ static vl_status read_cells(vl_reading *r, block_memory *b, int64_t state, bool 
             r->ids[cell * (size_t)r->k + (size_t)j] = host_ids[i * r->k + j];
             r->probability[cell * (size_t)r->k + (size_t)j] = expf(b->host_values[i * r->k + j] - b->host_lse[i]);
         }
+        for (int64_t j = 0; j < r->n_tracked; j++)
+            r->tracked_probability[cell * (size_t)r->n_tracked + (size_t)j] =
+                expf(b->host_logits[i * r->vocab_size + r->tracked[j]] - b->host_lse[i]);
     }
 done:
     vl_free(host_ids);
@@ -192,6 +209,8 @@ static vl_status keep_pieces(vl_reading *r, const vl_reading_source *source, vl_
     size_t entries = (size_t)(1 + r->has_lens) * (size_t)r->n_positions * (size_t)r->n_states * (size_t)r->k;
     for (size_t i = 0; i < entries; i++)
         VL_TRY(keep_piece(r, source, r->ids[i], err));
+    for (int64_t i = 0; i < r->n_tracked; i++)
+        VL_TRY(keep_piece(r, source, r->tracked[i], err));
     for (int64_t i = 0; i < r->n_positions; i++) {
         VL_TRY(keep_piece(r, source, r->positions[i].id, err));
         r->positions[i].piece = vl_reading_piece(r, r->positions[i].id);
@@ -207,6 +226,7 @@ vl_status vl_reading_fill(vl_reading *r, const vl_reading_source *source, const 
     block_memory block = {.device = vl_head_device(source->head)};
     int64_t rows = r->n_positions < ROW_BLOCK ? r->n_positions : ROW_BLOCK;
     vl_status status = VL_OK;
+    VL_GOTO(vl_reading_track(r, source, options, err));
     VL_GOTO(block_alloc(&block, r, rows, err));
     for (int64_t first = 0; first < r->n_positions; first += rows) {
         int64_t n = r->n_positions - first < rows ? r->n_positions - first : rows;

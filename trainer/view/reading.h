@@ -5,16 +5,23 @@
 #include <vlens/view.h>
 
 #include "kernels/ops.h"
+#include "trainer/base/str.h"
+#include "trainer/view/picture.h"
 
 struct vl_reading {
     int64_t n_states, n_positions, k, d, vocab_size;
     bool has_lens;
     char *model_id, *prompt;
+    char *answer, *lens_path; /* "" where unknown or without a lens */
+    vl_pictures pictures;
     char warning[256];
     vl_reading_position *positions; /* [n_positions]; pieces borrowed from `pieces` */
     int32_t *ids;       /* [lenses, n_positions, n_states, k] */
     float *probability; /* the same */
     float *entropy, *kl; /* [lenses, n_positions, n_states] */
+    int32_t *tracked;    /* [n_tracked] */
+    int64_t n_tracked;
+    float *tracked_probability; /* [lenses, n_positions, n_states, n_tracked] */
     char **pieces;      /* [vocab_size], NULL where the token does not occur */
 };
 
@@ -29,6 +36,12 @@ typedef struct vl_reading_source {
 /* Fills cells and pieces of a reading whose sizes and positions are set. */
 vl_status vl_reading_fill(vl_reading *reading, const vl_reading_source *source, const vl_reading_options *options,
                           vl_error *err);
+/* Finds the tokens that the words of the options are, with a space in front or without, and makes room for them.
+ * Error: VL_EINVAL (no single token is that word). */
+vl_status vl_reading_track(vl_reading *reading, const vl_reading_source *source, const vl_reading_options *options,
+                           vl_error *err);
+/* A token made fit for a line of text: no control characters, spaces shown, cut to `width` columns, padded. */
+void vl_put_token(vl_str *out, const char *piece, int width);
 /* Allocates for sizes already set. */
 vl_status vl_reading_alloc(vl_reading *reading, vl_error *err);
 

@@ -33,6 +33,17 @@ static vl_status start(vl_reading *r, const vl_head_info *head, int64_t n_rows, 
     return vl_reading_alloc(r, err);
 }
 
+/* The texts that stand over every result. */
+static vl_status describe(vl_reading *r, const vl_reading_options *options, const char *model_id, const char *prompt,
+                          const char *answer, vl_error *err)
+{
+    r->model_id = vl_strdup(model_id);
+    r->prompt = vl_strdup(prompt ? prompt : "");
+    r->answer = vl_strdup(answer ? answer : "");
+    r->lens_path = vl_strdup(options->lens ? vl_lens_get_info(options->lens)->path : "");
+    return r->model_id && r->prompt && r->answer && r->lens_path ? VL_OK : vl_fail_nomem(err, "reading");
+}
+
 /* Row number of entry `index` of the request. */
 static vl_status resolve(int64_t *out, const vl_reading_options *options, int64_t index, int64_t n_rows, vl_error *err)
 {
@@ -109,11 +120,11 @@ vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequ
     live.device = vl_head_device(source.head);
     live.reading = r;
     VL_GOTO(start(r, vl_head_get_info(source.head), sequence->n_tokens, options, err));
-    r->model_id = vl_strdup(vl_model_get_info(model)->path);
-    r->prompt = vl_strdup("");
+    VL_GOTO(describe(r, options, vl_model_get_info(model)->path, options->prompt, NULL, err));
+    VL_GOTO(vl_pictures_from_sequence(&r->pictures, model, sequence, err));
     live.rows = rows = vl_alloc((size_t)r->n_positions, sizeof *rows);
     live.states = vl_alloc((size_t)(r->n_states * r->n_positions), (size_t)r->d * sizeof(float));
-    if (!rows || !live.states || !r->model_id || !r->prompt) {
+    if (!rows || !live.states) {
         status = vl_fail_nomem(err, "reading");
         goto done;
     }
@@ -218,12 +229,14 @@ vl_status vl_reading_from_cache(vl_reading **out, vl_cache *cache, vl_device *de
     VL_GOTO(vl_cache_head(&source.head, cache, device, VL_PRECISION_AUTO, err));
     VL_GOTO(sample_rows(&kept, &n, &sample_row, cache, sample, err));
     VL_GOTO(start(r, vl_head_get_info(source.head), n, options, err));
-    r->model_id = vl_strdup(vl_cache_get_info(cache)->model_id);
-    r->prompt = vl_strdup(vl_cache_get_samples(cache)->prompt[sample_row]);
+    const vl_cache_samples *samples = vl_cache_get_samples(cache);
+    VL_GOTO(describe(r, options, vl_cache_get_info(cache)->model_id, samples->prompt[sample_row],
+                     samples->answer ? samples->answer[sample_row] : NULL, err));
+    VL_GOTO(vl_pictures_from_cache(&r->pictures, cache, sample, err));
     stored.rows = vl_alloc((size_t)r->n_positions, sizeof *stored.rows);
     stored.stored = vl_alloc((size_t)r->d, sizeof(float));
     stored.wide = vl_alloc((size_t)(r->n_positions * r->d), sizeof(float));
-    if (!stored.rows || !stored.stored || !stored.wide || !r->model_id || !r->prompt) {
+    if (!stored.rows || !stored.stored || !stored.wide) {
         status = vl_fail_nomem(err, "reading");
         goto done;
     }

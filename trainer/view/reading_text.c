@@ -1,17 +1,17 @@
 /* A reading as table, JSON and CSV. */
-#include <jansson.h>
+#include <math.h>
 #include <string.h>
 #include <utf8proc.h>
 
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
 #include "trainer/base/str.h"
+#include "trainer/view/json_text.h"
 #include "trainer/view/reading.h"
 
 enum { TOKEN_WIDTH = 9 };
 
-/* A token made fit for a terminal: no control characters, spaces shown, cut to `width` columns, padded. */
-static void put_token(vl_str *out, const char *piece, int width)
+void vl_put_token(vl_str *out, const char *piece, int width)
 {
     int used = 0;
     const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)piece;
@@ -55,7 +55,7 @@ static void put_cell(vl_str *out, const vl_reading *r, int64_t index, int64_t st
 {
     vl_reading_cell cell = vl_reading_get_cell(r, index, state, tuned);
     for (int64_t j = 0; j < r->k; j++) {
-        put_token(out, vl_reading_piece(r, cell.ids[j]), TOKEN_WIDTH);
+        vl_put_token(out, vl_reading_piece(r, cell.ids[j]), TOKEN_WIDTH);
         vl_str_printf(out, " %.2f ", (double)cell.probability[j]);
     }
     vl_str_printf(out, "%6.2f", (double)cell.kl);
@@ -78,7 +78,7 @@ vl_status vl_reading_table(char **out, const vl_reading *r, int64_t index, vl_er
     int width = (int)r->k * (TOKEN_WIDTH + 6) + 6;
     *out = NULL;
     vl_str_printf(&text, "position %lld (%s), token ", (long long)p.position, vl_token_class_name(p.token_class));
-    put_token(&text, p.piece, 24);
+    vl_put_token(&text, p.piece, 24);
     vl_str_puts(&text, "\nstate  ");
     vl_str_printf(&text, "%-*s", width, "logit lens (token, probability; last column KL in nats)");
     if (r->has_lens)
@@ -97,15 +97,28 @@ vl_status vl_reading_table(char **out, const vl_reading *r, int64_t index, vl_er
     return hand_over(out, &text, err);
 }
 
+/* JSON has no word for what is not finite. */
+static json_t *number_json(float x)
+{
+    return isfinite(x) ? json_real((double)x) : json_null();
+}
+
 static json_t *cell_json(const vl_reading *r, int64_t index, int64_t state, bool tuned)
 {
     vl_reading_cell cell = vl_reading_get_cell(r, index, state, tuned);
     json_t *top = json_array();
     for (int64_t j = 0; j < r->k; j++)
-        json_array_append_new(top, json_pack("{s:i, s:o, s:f}", "id", cell.ids[j], "token",
-                                             json_string(vl_reading_piece(r, cell.ids[j])), "p",
-                                             (double)cell.probability[j]));
-    return json_pack("{s:f, s:f, s:o}", "kl", (double)cell.kl, "entropy", (double)cell.entropy, "top", top);
+        json_array_append_new(top, json_pack("{s:i, s:o, s:o}", "id", cell.ids[j], "token",
+                                             vl_json_text(vl_reading_piece(r, cell.ids[j])), "p",
+                                             number_json(cell.probability[j])));
+    json_t *json = json_pack("{s:o, s:o, s:o}", "kl", number_json(cell.kl), "entropy", number_json(cell.entropy), "top",
+                             top);
+    json_t *tracked = r->n_tracked ? json_array() : NULL;
+    for (int64_t j = 0; j < r->n_tracked; j++)
+        json_array_append_new(tracked, number_json(cell.tracked[j]));
+    if (tracked)
+        json_object_set_new(json, "tracked", tracked);
+    return json;
 }
 
 vl_status vl_reading_json(char **out, const vl_reading *r, vl_error *err)
@@ -122,14 +135,19 @@ vl_status vl_reading_json(char **out, const vl_reading *r, vl_error *err)
         }
         json_array_append_new(positions,
                               json_pack("{s:I, s:i, s:o, s:s, s:i, s:[i, i, i], s:o}", "position",
-                                        (json_int_t)p.position, "id", p.id, "token", json_string(p.piece), "class",
+                                        (json_int_t)p.position, "id", p.id, "token", vl_json_text(p.piece), "class",
                                         vl_token_class_name(p.token_class), "image", p.image, "patch", p.patch[0],
                                         p.patch[1], p.patch[2], "states", states));
     }
     json_t *root = json_pack("{s:s, s:i, s:o, s:o, s:s, s:I, s:I, s:b, s:o}", "format", "vlens-topk", "version", 1,
-                             "model", json_string(r->model_id), "prompt", json_string(r->prompt), "warning",
+                             "model", vl_json_text(r->model_id), "prompt", vl_json_text(r->prompt), "warning",
                              r->warning, "n_states", (json_int_t)r->n_states, "k", (json_int_t)r->k, "has_lens",
                              r->has_lens, "positions", positions);
+    json_t *tracked = json_array();
+    for (int64_t j = 0; j < r->n_tracked; j++)
+        json_array_append_new(tracked, json_pack("{s:i, s:o}", "id", r->tracked[j], "token",
+                                                 vl_json_text(vl_reading_piece(r, r->tracked[j]))));
+    json_object_set_new(root, "tracked", tracked);
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(root);
     *out = text;

@@ -4,7 +4,7 @@ import json
 import torch
 from PIL import Image
 
-from . import images, save_tensors
+from . import images, mllama, save_tensors
 from .models import CLIP_SILENT, IMAGE_SIZE
 
 N_GENERATED = 6
@@ -14,6 +14,8 @@ ASCII = "The picture shows 3 red circles near the wall."
 UNICODE = "Gr\u00f6\u00dfe  \u4f60, \U0001f600 the\n\t\u043d"
 LONG = "It's the state of each layer that the lens reads, 1234 zebra. \u00bfQu\u00e9? \u65e5\n\nThe teacher is the last layer."
 CHAT = "USER: <image>\nWhat is the colour? \u00e9\u2713\nASSISTANT:"
+# Rows before the picture see no tile.
+VISION_CHAT = "<|begin_of_text|><|start_header_id|>u<|end_header_id|>\n\n<|image|>the ?<|eot_id|>"
 TWO = "<image>The first.<image>\nAnd the second?"
 
 # (model, case) -> prompt and pictures
@@ -30,11 +32,16 @@ CASES = {
     ("llava-base-f32", "text"): ("the colour of the circle \u00fc", []),
     ("llava-variant-bf16", "scene"): (CHAT, ["scene.png"]),
     ("llava-variant-bf16", "two"): (TWO, ["alpha.png", "gray.png"]),
+    ("mllama-base-bf16", "chat"): (VISION_CHAT, ["alpha.png"]),
+    ("mllama-base-bf16", "three"): ("<|image|><|image|>of <|image|>the", ["wide.png", "small.png", "tall.png"]),
+    ("mllama-base-bf16", "text"): ("the state", []),
 }
 
 
 def encode(model, tokenizer, prompt, pictures):
     """input_ids with <image> already repeated for every image row, and pixel_values."""
+    if model.config.model_type == "mllama":
+        return mllama.encode(tokenizer, prompt, pictures)
     inputs = {}
     if pictures:
         n = model.config.image_seq_length
@@ -62,7 +69,7 @@ def greedy(model, inputs, label):
         if (best.values[0] - best.values[1]).item() < MIN_MARGIN:
             raise SystemExit(f"{label}: greedy margin too small; choose another prompt")
         new.append(best.indices[0].item())
-        inputs["input_ids"] = torch.cat([inputs["input_ids"], best.indices[:1, None]], dim=1)
+        inputs = mllama.append(inputs, best.indices[:1])
     return torch.tensor(new)
 
 
@@ -72,7 +79,9 @@ def trace(model, inputs):
     seen = {}
     hooks = [language.model.norm.register_forward_pre_hook(
         lambda module, args: seen.update(last_prenorm=args[0][0].clone()))]
-    if "pixel_values" in inputs:
+    if "pixel_values" in inputs and model.config.model_type == "mllama":
+        hooks += mllama.hook(model, seen)
+    elif "pixel_values" in inputs:
         def keep_tower(module, args, output):
             for i, hidden in enumerate(output.hidden_states):
                 seen[f"vision.hidden.{i:02d}"] = hidden.clone()
@@ -93,7 +102,10 @@ def write_golden(model, tokenizer, key, image_folder, path):
     tensors = trace(model, inputs)
     tensors["input_ids"] = inputs["input_ids"][0]
     tensors["generated"] = greedy(model, inputs, path.stem)
-    if names:
+    if names and model.config.model_type == "mllama":
+        tensors |= {name: inputs[name][0] for name in (
+            "pixel_values", "aspect_ratio_ids", "aspect_ratio_mask", "cross_attention_mask")}
+    elif names:
         tensors["pixel_values"] = inputs["pixel_values"]
     save_tensors(tensors, path, {"model_dir": key[0], "prompt": prompt, "images": json.dumps(names), "exif": "false"})
     return inputs

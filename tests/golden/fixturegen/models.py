@@ -6,7 +6,7 @@ import torch
 from transformers import (CLIPVisionConfig, LlamaConfig, LlamaForCausalLM, LlavaConfig,
                           LlavaForConditionalGeneration)
 
-from . import images, rng, save_tensors, write_json
+from . import images, mllama, rng, save_tensors, write_json
 from .tokenizers_ import special_roles, write_tokenizer
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -44,6 +44,8 @@ def scale_of(name, shape):
     """Mean and standard deviation of a random tensor of this name."""
     if name.endswith("bias"):
         return 0.0, 0.2
+    if name.endswith(mllama.GATES[0]):
+        return mllama.GATES[1:]
     if "norm" in name:
         return 1.0, 0.3
     if "embed_tokens" in name or "embedding" in name and "patch" not in name:
@@ -174,3 +176,17 @@ def make_llava(name, folder):
             "vision_feature_select_strategy": spec["select"]})
         save(model, folder, dtype)
     return model, tokenizer
+
+
+# ---------------------------------------------------------------- Mllama
+
+def make_mllama(name, folder):
+    """Writes the directory; returns (model in float32, processor)."""
+    dtype = DTYPES[name.rsplit("-", 1)[1]]
+
+    def finish(model):
+        round_weights(model, dtype)
+        save(model, folder, dtype)
+        mllama.shorten_config(folder)
+
+    return mllama.make(name, folder, randomise, finish)

@@ -1,8 +1,9 @@
-"""Four tiny tokenizers in tokenizer.json form, and test vectors for them.
+"""Five tiny tokenizers in tokenizer.json form, and test vectors for them.
 
   spm              LLaMA-2 style, "legacy": normalizer Prepend + Replace, no pre-tokenizer, byte fallback
   spm-metaspace    LLaMA-2 style, "non-legacy": pre-tokenizer Metaspace, prepend_scheme "first"
   bytelevel        LLaMA-3 style: Split by regex + ByteLevel, ignore_merges, BOS by TemplateProcessing
+  bytelevel-vision the same without BOS (the Mllama processor puts it into the text), <|image|> as the last token
   bytelevel-digits GPT-2 style: Digits + ByteLevel(use_regex), no BOS
 """
 import json
@@ -18,6 +19,7 @@ LLAMA3_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,
 SPM_SPECIAL = ["<unk>", "<s>", "</s>"]
 BYTELEVEL_SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
                      "<|end_header_id|>", "<|eot_id|>"]
+VISION_SPECIAL = BYTELEVEL_SPECIAL + ["<|finetune_right_pad_id|>", "<|image|>"]
 DIGITS_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]  # first in the vocabulary
 IMAGE_SPECIAL = ["<image>", "<pad>"]
 # Whole pre-tokens that no merge can build: only ignore_merges finds them.
@@ -135,17 +137,18 @@ def pre_split(pre_tokenizer):
     return Counter(piece for piece, _ in probe.pre_tokenizer.pre_tokenize_str(CORPUS))
 
 
-def bytelevel_llama3():
+def bytelevel_llama3(special=BYTELEVEL_SPECIAL, n_merges=72, add_bos=True):
     pre = {"type": "Sequence", "pretokenizers": [
         {"type": "Split", "pattern": {"Regex": LLAMA3_SPLIT}, "behavior": "Isolated", "invert": False},
         byte_level_part(use_regex=False)]}
-    merges = learn_merges(pre_split(pre), 72)
+    merges = learn_merges(pre_split(pre), n_merges)
     vocab = unique(sorted(pre_tokenizers.ByteLevel.alphabet())
-                   + ["".join(pair) for pair in merges] + UNMERGED_WORDS + BYTELEVEL_SPECIAL)
-    bos = BYTELEVEL_SPECIAL[0]
+                   + ["".join(pair) for pair in merges] + UNMERGED_WORDS + special)
+    bos = special[0]
     post = {"type": "Sequence", "processors": [byte_level_part(use_regex=True),
                                                bos_template(bos, vocab.index(bos))]}
-    return tokenizer_json(bpe_model(vocab, merges, ignore_merges=True), BYTELEVEL_SPECIAL,
+    post = post if add_bos else byte_level_part(use_regex=True)
+    return tokenizer_json(bpe_model(vocab, merges, ignore_merges=True), special,
                           pre_tokenizer=pre, post_processor=post, decoder=byte_level_part(use_regex=True))
 
 
@@ -165,6 +168,7 @@ FLAVOURS = {
     "spm-metaspace": lambda: spm(legacy=False, image_tokens=False),
     "spm-metaspace-image": lambda: spm(legacy=False, image_tokens=True),
     "bytelevel": bytelevel_llama3,
+    "bytelevel-vision": lambda: bytelevel_llama3(VISION_SPECIAL, n_merges=16, add_bos=False),
     "bytelevel-digits": bytelevel_digits,
 }
 
@@ -175,6 +179,8 @@ def special_roles(flavour):
         return "<s>", "</s>", "<unk>", "<pad>" if flavour.endswith("image") else None
     if flavour == "bytelevel":
         return BYTELEVEL_SPECIAL[0], BYTELEVEL_SPECIAL[1], None, None
+    if flavour == "bytelevel-vision":
+        return VISION_SPECIAL[0], VISION_SPECIAL[1], None, VISION_SPECIAL[-2]
     return DIGITS_SPECIAL[1], DIGITS_SPECIAL[2], DIGITS_SPECIAL[0], DIGITS_SPECIAL[2]
 
 
@@ -227,6 +233,7 @@ SPECIAL_TEXTS = {
     "spm": ["<s>", "</s>", "a<s>b", "a <s> b", "<s>a</s>", "a</s> b", " </s> ", "<unk>", "x<unk>y", "<s><s>", "< s >", "<S>", "<s", "first</s>\nsecond"],
     "image": ["<image>", "a<image>b", "USER: <image>\nWhat is in this picture?\nASSISTANT:", "<image><image>", "<image> <image>", "<pad>", "a <pad> b", "<image", "<image>\n"],
     "bytelevel": ["<|begin_of_text|>", "a<|eot_id|>b", "a <|eot_id|> b", "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>", "<|begin_of_text|>The lens", "<|eot_id|><|eot_id|>", "<|eot_id", "<|unknown|>"],
+    "bytelevel-vision": ["<|image|>", "<|image|><|begin_of_text|>The lens", "a <|image|> b", "<|image|><|image|>\n", "<|image", "<|finetune_right_pad_id|>"],
     "bytelevel-digits": ["<|endoftext|>", "a<|im_end|>b", "a <|im_end|> b", "<|im_start|>user\nHi<|im_end|>\n", "<|im_start|><|im_end|>", "<|im_start"],
 }
 
@@ -240,7 +247,7 @@ def vector(tokenizer, text):
 
 
 def write_vectors(flavour, tokenizer, path):
-    texts = [] if flavour.endswith("image") else list(TEXTS)  # the plain flavour covers these
+    texts = [] if flavour.endswith(("image", "vision")) else list(TEXTS)  # the plain flavour covers these
     for key, extra in SPECIAL_TEXTS.items():
         applies = {"spm": flavour.startswith("spm"), "image": flavour.endswith("image")}
         if applies.get(key, key == flavour):
@@ -248,3 +255,9 @@ def write_vectors(flavour, tokenizer, path):
     lines = [json.dumps(vector(tokenizer, text), ensure_ascii=True) for text in texts]
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
     return len(lines)
+
+
+def backend(tokenizer):
+    """The Tokenizer inside what a model of transformers comes with."""
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor
+    return getattr(tokenizer, "backend_tokenizer", tokenizer)

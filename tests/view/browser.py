@@ -1,0 +1,143 @@
+"""Headless Chromium over --remote-debugging-pipe: JSON messages, each ended by a NUL, on file descriptors 3 and 4.
+Standard library only. Everything that the page logs, throws or requests is kept, so that a test can want none."""
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+
+
+class Browser:
+    def __init__(self, program, timeout=60):
+        self.timeout = timeout
+        self.profile = tempfile.mkdtemp(prefix="vlens-chromium-")
+        to_browser, self.write_fd = os.pipe()
+        self.read_fd, from_browser = os.pipe()
+
+        def child_files():
+            # through high numbers first: 3 and 4 may be among the four
+            a, b = os.dup2(to_browser, 200), os.dup2(from_browser, 201)
+            os.dup2(a, 3, inheritable=True)
+            os.dup2(b, 4, inheritable=True)
+
+        command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+                   "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
+                   "--user-data-dir=" + self.profile, "--remote-debugging-pipe", "about:blank"]
+        self.process = subprocess.Popen(command, preexec_fn=child_files, close_fds=False,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(to_browser)
+        os.close(from_browser)
+        self.buffer, self.number, self.session = b"", 0, None
+        self.events = []
+        targets = self.call("Target.getTargets")["targetInfos"]
+        page = next(t for t in targets if t["type"] == "page")
+        self.session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(domain + ".enable")
+
+    def close(self):
+        try:
+            self.session = None
+            self.call("Browser.close")
+            self.process.wait(20)
+        except Exception:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.write_fd)
+        os.close(self.read_fd)
+        shutil.rmtree(self.profile, ignore_errors=True)
+
+    def _message(self, deadline):
+        while b"\0" not in self.buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.read_fd], [], [], left)[0]:
+                raise TimeoutError("the browser does not answer")
+            data = os.read(self.read_fd, 1 << 20)
+            if not data:
+                raise RuntimeError("the browser ended")
+            self.buffer += data
+        text, self.buffer = self.buffer.split(b"\0", 1)
+        return json.loads(text)
+
+    def call(self, method, **parameters):
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters}
+        if self.session:
+            message["sessionId"] = self.session
+        data = json.dumps(message).encode() + b"\0"
+        while data:
+            data = data[os.write(self.write_fd, data):]
+        deadline = time.monotonic() + self.timeout
+        while True:
+            answer = self._message(deadline)
+            if answer.get("id") == self.number:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']['message']}")
+                return answer.get("result", {})
+            self.events.append(answer)
+
+    def wait_event(self, method):
+        deadline = time.monotonic() + self.timeout
+        while not any(e.get("method") == method for e in self.events):
+            self.events.append(self._message(deadline))
+
+    def open(self, path):
+        self.events.clear()
+        self.call("Page.navigate", url="file://" + os.path.abspath(path))
+        self.wait_event("Page.loadEventFired")
+
+    def size(self, width, height, mobile=False):
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+
+    def scheme(self, name):
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+
+    def js(self, expression):
+        """The value of an expression, after the frames that the page asked for were drawn."""
+        wrapped = ("(async () => { const value = (" + expression + ");"
+                   " await new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r))); return value; })()")
+        answer = self.call("Runtime.evaluate", expression=wrapped, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in answer:
+            raise AssertionError(expression + ": " + json.dumps(answer["exceptionDetails"])[:600])
+        return answer["result"].get("value")
+
+    def mouse(self, selector, click=False):
+        """Moves the pointer to the middle of an element, and clicks there."""
+        x, y = self.js("(r => [r.left + r.width / 2, r.top + r.height / 2])(document.querySelector(" +
+                       json.dumps(selector) + ").getBoundingClientRect())")
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        if click:
+            for kind in ("mousePressed", "mouseReleased"):
+                self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        self.js("0")
+
+    def key(self, key, code=None, text=None):
+        for kind in ("keyDown", "keyUp"):
+            extra = {"text": text} if text and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=code or key, **extra)
+        self.js("0")
+
+    def screenshot(self, path, full=False):
+        data = self.call("Page.captureScreenshot", captureBeyondViewport=full,
+                         **({"clip": {"x": 0, "y": 0, "scale": 1,
+                                      "width": self.js("document.documentElement.clientWidth"),
+                                      "height": self.js("document.documentElement.scrollHeight")}} if full else {}))
+        with open(path, "wb") as file:
+            file.write(base64.b64decode(data["data"]))
+
+    def complaints(self):
+        """What must not happen: exceptions, console output, logged warnings and errors, requests but the page."""
+        found = []
+        for event in self.events:
+            method, parameters = event.get("method"), event.get("params", {})
+            if method in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded",
+                          "Page.javascriptDialogOpening"):
+                found.append(json.dumps(event)[:400])
+            if method == "Network.requestWillBeSent":
+                url = parameters["request"]["url"]
+                if not url.startswith(("data:", "file:///")) or parameters.get("type") not in ("Document", "Image"):
+                    found.append("request: " + url[:200])
+        return found

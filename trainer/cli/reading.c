@@ -1,0 +1,103 @@
+/* From the options that `topk` and `view` share to a reading. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "trainer/cli/cli.h"
+
+int cli_check_reading(const cli_command *self, const cli_reading *q)
+{
+    if (q->cache ? !q->model && !q->prompt && !q->images.n && q->sample >= 0 : q->model && q->prompt)
+        return -1;
+    fprintf(stderr, "vlens %s: either --model with --prompt (and --image), or --cache with --sample\n", self->name);
+    return EXIT_USAGE;
+}
+
+static vl_status generate(vl_sequence *sequence, vl_model *model, int64_t n, vl_error *err)
+{
+    int32_t *ids = NULL;
+    int64_t n_ids = 0;
+    if (n <= 0)
+        return VL_OK;
+    vl_status status = vl_model_generate(model, sequence, n, &ids, &n_ids, err);
+    if (status == VL_OK && n_ids > 0)
+        status = vl_sequence_append(sequence, ids, n_ids, err);
+    vl_release(ids);
+    return status;
+}
+
+static vl_status from_model(vl_reading **out, const cli_reading *q, const vl_config *config, vl_device *device,
+                            const vl_reading_options *options, vl_error *err)
+{
+    vl_model *model = NULL;
+    vl_sequence *sequence = NULL;
+    vl_prompt prompt = {.text = q->prompt,
+                        .image_paths = q->images.items,
+                        .n_images = q->images.n,
+                        .raw = q->raw,
+                        .ignore_exif = q->no_exif};
+    vl_status status = cli_open_model(&model, config, device, err);
+    if (status == VL_OK)
+        status = vl_model_encode(&sequence, model, &prompt, err);
+    if (status == VL_OK)
+        status = generate(sequence, model, q->generate, err);
+    if (status == VL_OK)
+        status = vl_reading_from_model(out, model, sequence, options, err);
+    vl_sequence_free(sequence);
+    vl_model_close(model);
+    return status;
+}
+
+static vl_status from_cache(vl_reading **out, const cli_reading *q, vl_device *device,
+                            const vl_reading_options *options, vl_error *err)
+{
+    vl_cache *cache = NULL;
+    vl_status status = vl_cache_open(&cache, q->cache, err);
+    if (status == VL_OK)
+        status = vl_reading_from_cache(out, cache, device, q->sample, options, err);
+    vl_cache_close(cache);
+    return status;
+}
+
+vl_status cli_open_reading(vl_reading **out, const cli_reading *q, vl_error *err)
+{
+    vl_config *config = NULL;
+    vl_device *device = NULL;
+    vl_lens *lens = NULL;
+    vl_status status = cli_config(&config, NULL, &q->common, err);
+    if (status == VL_OK && q->model) {
+        char text[4200];
+        snprintf(text, sizeof text, "model=%s", q->model);
+        status = vl_config_set(config, text, err);
+    }
+    if (status == VL_OK)
+        status = cli_open_device(&device, config, err);
+    if (status == VL_OK && q->lens)
+        status = vl_lens_open(&lens, q->lens, err);
+    vl_reading_options options = {.lens = lens,
+                                  .allow_other_model = q->allow_other_model,
+                                  .k = q->k,
+                                  .positions = q->positions,
+                                  .n_positions = q->n_positions,
+                                  .prompt = q->prompt,
+                                  .track = q->track.items,
+                                  .n_track = q->track.n};
+    if (status == VL_OK)
+        status =
+            q->cache ? from_cache(out, q, device, &options, err) : from_model(out, q, config, device, &options, err);
+    vl_lens_close(lens);
+    vl_device_close(device);
+    vl_config_free(config);
+    return status;
+}
+
+int cli_print_json(const vl_reading *reading)
+{
+    vl_error err = VL_ERROR_INIT;
+    char *text = NULL;
+    vl_status status = vl_reading_json(&text, reading, &err);
+    int code = status == VL_OK ? cli_print(text) : cli_fail(status, &err);
+    if (status == VL_OK && code == EXIT_DONE)
+        code = cli_print("\n");
+    vl_release(text);
+    return code;
+}

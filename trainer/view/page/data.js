@@ -1,0 +1,112 @@
+/* The numbers of the page, decoded. trainer/view/page_data.h says how they are packed. */
+
+const page = JSON.parse(document.getElementById("data").textContent);
+
+const Data = (() => {
+  const bytesOf = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+  const integers = (text, width) => {
+    const bytes = bytesOf(text);
+    const out = width === 4 ? new Uint32Array(bytes.length / 4) : new Uint16Array(bytes.length / 2);
+    for (let i = 0; i < out.length; i++)
+      for (let b = width - 1; b >= 0; b--)
+        out[i] = out[i] * 256 + bytes[i * width + b];
+    return out;
+  };
+  /* Every code as a number: decimal text, so that the four digits come out as they went in. */
+  const valuesOf = lowest => Float64Array.from({ length: 65536 }, (_, code) => {
+    if (code === 0)
+      return 0;
+    if (code === 65535)
+      return Infinity;
+    const exponent = Math.floor((code - 1) / 9000) + lowest;
+    return Number((code - 1) % 9000 + 1000 + "e" + (exponent - 3));
+  });
+  const probabilities = valuesOf(page.lowest_p), nats = valuesOf(page.lowest_nats);
+  const unpack = packed => ({
+    top: integers(packed.top, page.index_bytes),
+    p: integers(packed.p, 2),
+    entropy: integers(packed.entropy, 2),
+    kl: integers(packed.kl, 2),
+    tracked: integers(packed.tracked, 2),
+  });
+  const lenses = { logit: unpack(page.logit) };
+  if (page.has_lens)
+    lenses.tuned = unpack(page.tuned);
+  const S = page.n_states, K = page.k, N = page.tracked.length;
+
+  return {
+    lenses: Object.keys(lenses),
+    nStates: S,
+    nPositions: page.positions.length,
+    /* [{token, p}] falling by probability; token is an index into page.vocab */
+    top(lens, i, s) {
+      const { top, p } = lenses[lens], at = (i * S + s) * K;
+      return Array.from({ length: K }, (_, j) => ({ token: top[at + j], p: probabilities[p[at + j]] }));
+    },
+    first(lens, i, s) {
+      return lenses[lens].top[(i * S + s) * K];
+    },
+    /* "top1", "entropy", "kl", or "token": its probability, NaN where it is neither tracked nor among the top */
+    value(lens, i, s, quantity, token) {
+      const l = lenses[lens], cell = i * S + s, at = cell * K;
+      if (quantity === "entropy" || quantity === "kl")
+        return nats[l[quantity][cell]];
+      if (quantity === "top1")
+        return probabilities[l.p[at]];
+      const tracked = page.tracked.indexOf(token);
+      if (tracked >= 0)
+        return probabilities[l.tracked[cell * N + tracked]];
+      for (let j = 0; j < K; j++)
+        if (l.top[at + j] === token)
+          return probabilities[l.p[at + j]];
+      return NaN;
+    },
+    /* The largest probability that each token of the vocabulary reaches anywhere; 1 for tracked ones. */
+    peaks() {
+      const out = new Float64Array(page.vocab.length);
+      for (const l of Object.values(lenses))
+        l.top.forEach((token, n) => { out[token] = Math.max(out[token], probabilities[l.p[n]]); });
+      for (const token of page.tracked)
+        out[token] = Math.max(out[token], 1); /* what was asked for comes first */
+      return out;
+    },
+  };
+})();
+
+/* A token for people: a space and a line end can be seen, nothing is invisible. */
+function shown(text) {
+  if (text === "")
+    return "∅";
+  return text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "⇥")
+    .replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]/g, "�");
+}
+
+const tokenText = token => shown(page.vocab[token]);
+
+/* Four significant digits, as stored. */
+function digits(x, smallest) {
+  if (x === 0)
+    return "<" + smallest;
+  if (!isFinite(x))
+    return Number.isNaN(x) ? "–" : "not finite";
+  return x < 1e-3 ? x.toExponential(3) : x.toPrecision(4);
+}
+const probabilityText = p => digits(p, "1e-7");
+const natsText = x => digits(x, "1e-4");
+const quantityText = (x, quantity) => quantity === "entropy" || quantity === "kl" ? natsText(x) : probabilityText(x);
+
+/* A new element: make("td", {className: "x"}, "text", child). Text stays text: nothing on this page sets markup. */
+function make(tag, properties, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+/* What a row is: "patch 3,4" ("2: patch 3,4" in the second of several pictures), or its token. */
+function rowName(i) {
+  const p = page.positions[i];
+  const picture = page.pictures.length > 1 ? page.pictures.findIndex(q => q.image === p.image) + 1 + ": " : "";
+  if (p.class === "image" && p.patch[1] >= 0)
+    return picture + (p.patch[0] > 0 ? "tile " + p.patch[0] + " " : "") + "patch " + p.patch[1] + "," + p.patch[2];
+  return shown(p.token);
+}

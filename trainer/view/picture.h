@@ -1,0 +1,29 @@
+/* view/picture.h - the pictures of a reading, as the model saw them: cropped, resized, in bytes again. */
+#ifndef VL_VIEW_PICTURE_H
+#define VL_VIEW_PICTURE_H
+
+#include <vlens/cache.h>
+#include <vlens/model.h>
+
+typedef struct vl_picture {
+    int32_t image; /* as in the positions of the reading */
+    int width, height;
+    int rows, columns; /* of the patch grid; 0 where patches are not rows of the residual stream */
+    uint8_t *rgb;      /* [height, width, 3], freed with vl_free; NULL where the file could not be read */
+    char note[256];    /* "" or what a reader of the page must know about it */
+} vl_picture;
+
+typedef struct vl_pictures {
+    vl_picture *items; /* [n] */
+    int n;
+} vl_pictures;
+
+void vl_pictures_clear(vl_pictures *pictures);
+/* From the pixel values of a sequence: exactly what the model saw. */
+vl_status vl_pictures_from_sequence(vl_pictures *out, const vl_model *model, const vl_sequence *sequence,
+                                    vl_error *err);
+/* From the files that a cache names. A missing or changed file is a note, not an error: the numbers do not need it.
+ * The crop is that of the model's preprocessor_config.json where it is still there, else the middle square. */
+vl_status vl_pictures_from_cache(vl_pictures *out, const vl_cache *cache, int64_t sample, vl_error *err);
+
+#endif
