@@ -144,6 +144,27 @@ static void test_damaged(void **state)
         text, sizeof(text) - 1, expected                                                                               \
     }
 
+/* A plain dict, a lens that was saved from a GPU, a 64-bit number of elements. */
+static void test_other_writers(void **state)
+{
+    (void)state;
+    static const char bytes[] = "\x80\2}X\6\0\0\0"
+                                "0.bias" TENSOR "((X\7\0\0\0storagectorch\nHalfStorage\n" KEY
+                                "X\6\0\0\0cuda:0\x8a\2\0\1tQK\xfcK\4\x85K\1\x85\x88}tRs.";
+    vl_error err = VL_ERROR_INIT;
+    vl_pickle_tensor *tensors;
+    size_t n;
+    ok(vl_pickle_read(&tensors, &n, (const uint8_t *)bytes, sizeof bytes - 1, "params.pt", &err), &err);
+    assert_int_equal(n, 1);
+    assert_int_equal(tensors->dtype, VL_F16);
+    assert_int_equal(tensors->storage_elements, 256);
+    assert_int_equal(tensors->offset, 252);
+    assert_int_equal(tensors->ndim, 1);
+    assert_int_equal(tensors->shape[0], 4);
+    assert_int_equal(tensors->name.size, 6);
+    vl_free(tensors);
+}
+
 static void test_hostile_pickles(void **state)
 {
     (void)state;
@@ -293,7 +314,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_torch_wrote_it), cmocka_unit_test(test_cut_off),
         cmocka_unit_test(test_damaged),        cmocka_unit_test(test_hostile_pickles),
-        cmocka_unit_test(test_mutated_pickle), cmocka_unit_test(test_containers),
+        cmocka_unit_test(test_other_writers),  cmocka_unit_test(test_mutated_pickle),
+        cmocka_unit_test(test_containers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

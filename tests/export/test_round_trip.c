@@ -48,6 +48,23 @@ static void test_every_format(void **state)
     folder_remove(folder);
 }
 
+/* Every format of the list exists. */
+static void test_list(void **state)
+{
+    (void)state;
+    vl_error err = VL_ERROR_INIT;
+    char *folder = folder_new(), list[200], *save = NULL;
+    int n = 0;
+    example e;
+    example_new(&e, folder);
+    snprintf(list, sizeof list, "%s", vl_export_formats());
+    for (char *name = strtok_r(list, ", ", &save); name; name = strtok_r(NULL, ", ", &save), n++)
+        ok(export_as(&e, name, in(folder, name), VL_F32, &err), &err);
+    assert_int_equal(n, 5);
+    example_free(&e);
+    folder_remove(folder);
+}
+
 static void test_provenance(void **state)
 {
     (void)state;
@@ -196,9 +213,9 @@ static void test_zip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_format),  cmocka_unit_test(test_provenance),
-        cmocka_unit_test(test_another_model), cmocka_unit_test(test_too_large_for_half),
-        cmocka_unit_test(test_zip),
+        cmocka_unit_test(test_every_format),       cmocka_unit_test(test_list),
+        cmocka_unit_test(test_provenance),         cmocka_unit_test(test_another_model),
+        cmocka_unit_test(test_too_large_for_half), cmocka_unit_test(test_zip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,6 +67,9 @@ vl_status vl_imported_put(vl_imported *lens, const vl_imported_tensor *tensor, v
 /* "3.weight" -> 3, true. False for anything else. `size` bytes, no NUL needed. */
 bool vl_imported_name(int64_t *layer, bool *matrix, const char *name, size_t size);
 
+/* [n] NaNs, for vl_imported.heldout_kl. NULL when out of memory. */
+double *vl_imported_unknown(int64_t n);
+
 /* A folder with config.json and params.pt. */
 vl_status vl_import_tuned_lens(vl_imported *lens, const char *path, vl_error *err);
 /* An archive that vl_export_npz wrote, or numpy.savez of the same names. */

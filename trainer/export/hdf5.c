@@ -145,13 +145,13 @@ static vl_status get_known(vl_imported *lens, vl_h5 file, vl_error *err)
 static vl_status get_heldout(vl_imported *lens, vl_h5 file, vl_error *err)
 {
     char group[NAME_SIZE];
-    if (!(lens->heldout_kl = vl_alloc((size_t)lens->n_layers, sizeof(double))))
-        return vl_fail_nomem(err, "hdf5");
     for (int64_t i = 0; i < lens->n_layers; i++) {
-        lens->heldout_kl[i] = (double)NAN;
         snprintf(group, sizeof group, "/adapter/%lld", (long long)i);
-        if (vl_h5_has(file, group) && vl_h5_has_attribute(file, group, "heldout_kl"))
-            VL_TRY(vl_h5_get_double(&lens->heldout_kl[i], file, group, "heldout_kl", err));
+        if (!vl_h5_has(file, group) || !vl_h5_has_attribute(file, group, "heldout_kl"))
+            continue;
+        if (!lens->heldout_kl && !(lens->heldout_kl = vl_imported_unknown(lens->n_layers)))
+            return vl_fail_nomem(err, "hdf5");
+        VL_TRY(vl_h5_get_double(&lens->heldout_kl[i], file, group, "heldout_kl", err));
     }
     return VL_OK;
 }

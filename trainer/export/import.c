@@ -1,5 +1,5 @@
 /* import.c - lenses that other programs wrote, into our format. */
-#include <stdio.h>
+#include <math.h>
 #include <string.h>
 
 #include "trainer/base/file.h"
@@ -21,6 +21,14 @@ bool vl_imported_name(int64_t *layer, bool *matrix, const char *name, size_t siz
     *layer = value;
     *matrix = left == 7 && memcmp(rest, ".weight", 7) == 0;
     return *matrix || (left == 5 && memcmp(rest, ".bias", 5) == 0);
+}
+
+double *vl_imported_unknown(int64_t n)
+{
+    double *list = vl_alloc((size_t)n, sizeof *list);
+    for (int64_t i = 0; list && i < n; i++)
+        list[i] = (double)NAN;
+    return list;
 }
 
 static void widen(float *out, const uint8_t *data, size_t n, vl_dtype dtype)

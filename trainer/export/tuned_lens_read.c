@@ -25,12 +25,11 @@ static vl_status read_heldout(vl_imported *lens, const json_t *config, vl_error 
     const json_t *list = json_object_get(config, "vlens_heldout_kl");
     if (!json_is_array(list) || json_array_size(list) != (size_t)lens->n_layers)
         return VL_OK; /* written by another program, or for no one */
-    if (!(lens->heldout_kl = vl_alloc((size_t)lens->n_layers, sizeof(double))))
+    if (!(lens->heldout_kl = vl_imported_unknown(lens->n_layers)))
         return vl_fail_nomem(err, "config.json");
-    for (size_t i = 0; i < (size_t)lens->n_layers; i++) {
-        const json_t *value = json_array_get(list, i);
-        lens->heldout_kl[i] = json_is_number(value) ? json_number_value(value) : (double)__builtin_nan("");
-    }
+    for (size_t i = 0; i < (size_t)lens->n_layers; i++)
+        if (json_is_number(json_array_get(list, i)))
+            lens->heldout_kl[i] = json_number_value(json_array_get(list, i));
     return VL_OK;
 }
 

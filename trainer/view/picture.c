@@ -143,24 +143,30 @@ static vl_status prepare(vl_picture *out, const vl_preprocess *pp, const vl_imag
     return status;
 }
 
+static vl_status open_picture(vl_picture *out, const vl_preprocess *pp, const char *path, const char *sha256,
+                              vl_error *err)
+{
+    vl_image image = {0};
+    vl_image_options options = vl_preprocess_image_options(pp, true);
+    VL_TRY(vl_image_open(&image, path, &options, err));
+    vl_status status = VL_OK;
+    if (sha256 && sha256[0] && strcmp(sha256, image.sha256) != 0)
+        status = vl_fail(err, VL_EMISMATCH, "%.160s changed since the cache was made", path);
+    else
+        status = prepare(out, pp, &image, err);
+    vl_image_clear(&image);
+    return status;
+}
+
 static void load(vl_picture *out, const vl_preprocess *pp, const char *path, const char *sha256)
 {
     vl_error err = VL_ERROR_INIT;
-    vl_image image = {0};
-    vl_image_options options = vl_preprocess_image_options(pp, true);
-    if (vl_image_open(&image, path, &options, &err) != VL_OK)
-        snprintf(out->note, sizeof out->note, "the picture is not shown: %.200s", err.message);
-    else if (sha256 && sha256[0] && strcmp(sha256, image.sha256) != 0)
-        snprintf(out->note, sizeof out->note, "the picture is not shown: %.160s changed since the cache was made",
-                 path);
-    else if (prepare(out, pp, &image, &err) != VL_OK)
-        snprintf(out->note, sizeof out->note, "the picture is not shown: %.200s", err.message);
-    vl_image_clear(&image);
-    if (out->note[0]) {
-        vl_free(out->rgb);
-        out->rgb = NULL;
-        out->width = out->height = DEFAULT_SIDE;
-    }
+    if (open_picture(out, pp, path, sha256, &err) == VL_OK)
+        return;
+    snprintf(out->note, sizeof out->note, "the picture is not shown: %.200s", err.message);
+    vl_free(out->rgb);
+    out->rgb = NULL;
+    out->width = out->height = DEFAULT_SIDE;
 }
 
 /* False: the preprocessing is assumed. */
