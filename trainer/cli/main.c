@@ -1,6 +1,8 @@
 /* vlens: the command line. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "trainer/cli/cli.h"
 
@@ -55,8 +57,20 @@ static int print_version(void)
     return EXIT_DONE;
 }
 
+/* OpenMP threads that wait for each other spin before they sleep, by default so long that a busy machine spends its time
+ * on the spinning: a small fit ran eight times slower beside two other processes. The runtime reads its settings when
+ * it is loaded, so the program starts itself again with a short spin, unless the person has chosen one. */
+static void spin_briefly(char **argv)
+{
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY"))
+        return;
+    if (setenv("GOMP_SPINCOUNT", "3000", 1) == 0)
+        execv("/proc/self/exe", argv); /* where that fails, everything works all the same */
+}
+
 int main(int argc, char **argv)
 {
+    spin_briefly(argv);
     if (argc < 2) {
         print_usage(stderr);
         return EXIT_USAGE;
