@@ -8,9 +8,11 @@
  *
  * For the others it is a share of the work that the start leaves: late layers, which a linear map explains nearly
  * whole, want steps ten times as small as early ones. Muon's step has a spectral norm, which is compared with that work
- * as it is. Adam's step has entries of one size, whose spectral norm grows with the width when they agree. On
- * SmolLM2-135M (docs/TRAINING.md) the best rates of layers 4, 18 and 27 lay at 0.035, 0.03 and 0.02 of the work for
- * Muon. */
+ * as it is. Adam's step has entries of one size, whose spectral norm grows with the width when they agree.
+ *
+ * Of the rates that were tried for Muon on SmolLM2-135M (84 steps of 1024 rows, one seed), those of 0.035,
+ * 0.033 and 0.02 of the work were the best for layers 4, 18 and 27, and 0.03 for all of them lost at most 0.003 nats.
+ */
 static const double SGD_RATE = 0.1, MUON_SHARE = 0.03, ADAM_SHARE = 0.6, BIAS_SHARE = 0.03;
 
 vl_optimizer_rule vl_optimizer_rule_of(const vl_config *config, int64_t d, int64_t steps)

@@ -12,10 +12,10 @@
 
 /* Numbers of one layer that a checkpoint stores as they lie here: doubles only. Losses are the objective, in nats. */
 typedef struct vl_fit_numbers {
-    double started;                    /* 1: the closed-form start has been made */
-    double steps;                      /* taken */
-    double stopped_step;               /* where its loss or gradient was no finite number; -1: nowhere */
-    double ridge;                      /* lambda of the start, NaN without one */
+    double started;      /* 1: the closed-form start has been made */
+    double steps;        /* taken */
+    double stopped_step; /* where its loss or gradient was no finite number; -1: nowhere */
+    double ridge; /* lambda of the closed form; NaN without one, infinite where the logit lens was the better start */
     double weight_rate, bias_rate;     /* full learning rates, fixed by the start */
     double start_loss;                 /* validation loss of the start; NaN without a validation part */
     double best_loss, best_step;       /* lowest validation loss, early_stop only */

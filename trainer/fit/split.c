@@ -74,7 +74,16 @@ static vl_status list_images(image_of *images, number_of *numbers, const vl_cach
     return VL_OK;
 }
 
-/* hash[root of a group] = the smallest hash of its images, or that of the sample's number where it has none. */
+/* Samples without any picture may be windows of one text, cut side by side: neighbours know too much of each other to
+ * judge. They go by blocks, as they do in the split into training and held-out samples. */
+enum { BLOCK_SAMPLES = 16, LEAST_BLOCKS = 4 };
+
+static int64_t block_of(int64_t id, const vl_cache_info *info)
+{
+    return info->n_images == 0 && info->n_samples >= BLOCK_SAMPLES * LEAST_BLOCKS ? id / BLOCK_SAMPLES : id;
+}
+
+/* hash[root of a group] = the smallest hash of its images, or that of the sample's number (or block) without one. */
 static void hash_groups(double *hash, int32_t *parent, const image_of *images, const vl_cache_info *info,
                         const vl_cache_samples *samples, int64_t seed)
 {
@@ -95,26 +104,26 @@ static void hash_groups(double *hash, int32_t *parent, const image_of *images, c
     for (int64_t s = 0; s < info->n_samples; s++) {
         if (parent[s] != s || hash[s] < none)
             continue;
-        snprintf(number, sizeof number, "%lld", (long long)samples->id[s]);
+        snprintf(number, sizeof number, "%lld", (long long)block_of(samples->id[s], info));
         hash[s] = unit_hash(seed, number);
     }
 }
 
-/* Groups below `share` go to the validation part; where none is, the smallest hash of at least two groups does. */
+/* Groups below `share` go to the validation part: at least the first in the order of the hashes, never the last. */
 static void assign(uint8_t *assigned, const double *hash, int32_t *parent, const vl_cache_info *info,
                    const vl_cache_samples *samples, double share)
 {
-    int64_t groups = 0;
-    double smallest = 2.0;
+    double smallest = 2.0, largest = -1.0;
     for (int64_t s = 0; s < info->n_samples; s++) {
-        if (samples->heldout[s] || parent[s] != s)
-            continue;
-        groups++;
-        smallest = hash[s] < smallest ? hash[s] : smallest;
-    }
-    for (int64_t s = 0; s < info->n_samples && share > 0 && groups > 1; s++) {
         double value = hash[root_of(parent, (int32_t)s)];
-        assigned[s] = !samples->heldout[s] && (value < share || value <= smallest);
+        if (samples->heldout[s])
+            continue;
+        smallest = value < smallest ? value : smallest;
+        largest = value > largest ? value : largest;
+    }
+    for (int64_t s = 0; s < info->n_samples && share > 0; s++) {
+        double value = hash[root_of(parent, (int32_t)s)];
+        assigned[s] = !samples->heldout[s] && value < largest && (value < share || value <= smallest);
     }
 }
 

@@ -1,5 +1,6 @@
 /* start.c - where the descent starts: the closed form, the mean difference, or the logit lens. */
 #include <math.h>
+#include <string.h>
 
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
@@ -10,7 +11,7 @@
 enum { LAMBDA_ROWS = 2048 };
 /* Lambda where nothing can be chosen, and where the search begins: losses are flat from 1e-5 to 1e-3 when there are
  * many more rows than columns, and the search goes up when there are not. */
-static const double FIRST_LAMBDA = 1e-3, LEAST_LAMBDA = 1e-5, MOST_LAMBDA = 1e1;
+static const double FIRST_LAMBDA = 1e-3, LEAST_LAMBDA = 1e-5, MOST_LAMBDA = 1e2;
 
 /* A solution on the host. */
 typedef struct candidate {
@@ -39,16 +40,10 @@ static vl_status upload(vl_fit_session *s, vl_fit_layer *layer, const candidate 
     return vl_device_write(s->device, &layer->adapter.bias, c->bias, err);
 }
 
-/* Solves with `lambda` into s->next and scores it. */
-static vl_status try_lambda(search *s, double lambda, vl_error *err)
+/* s->next.loss: NaN without a validation part. */
+static vl_status score_next(search *s, vl_error *err)
 {
     vl_fit_score score;
-    double used = lambda;
-    VL_TRY(vl_moments_solve(s->next.weight, s->next.bias, s->moments, &used, err));
-    if (used > lambda)
-        vl_notice_say(&s->session->notice, 1, "layer %lld: second moments are singular at lambda %g, took %g",
-                      (long long)s->layer->index, lambda, used);
-    s->next.lambda = used;
     s->next.loss = NAN;
     if (s->session->plan.validation.n_rows == 0)
         return VL_OK;
@@ -56,6 +51,28 @@ static vl_status try_lambda(search *s, double lambda, vl_error *err)
     VL_TRY(vl_fit_score_layers(&score, s->session, s->layer, 1, LAMBDA_ROWS, err));
     s->next.loss = score.loss;
     return VL_OK;
+}
+
+/* Solves with `lambda` into s->next and scores it. */
+static vl_status try_lambda(search *s, double lambda, vl_error *err)
+{
+    double used = lambda;
+    VL_TRY(vl_moments_solve(s->next.weight, s->next.bias, s->moments, &used, err));
+    if (used > lambda)
+        vl_notice_say(&s->session->notice, 1, "layer %lld: second moments are singular at lambda %g, took %g",
+                      (long long)s->layer->index, lambda, used);
+    s->next.lambda = used;
+    return score_next(s, err);
+}
+
+/* The logit lens: nothing says that least squares must beat it, and in late layers it may not. */
+static vl_status try_nothing(search *s, vl_error *err)
+{
+    size_t d = (size_t)s->session->d_model;
+    memset(s->next.weight, 0, d * d * sizeof(float));
+    memset(s->next.bias, 0, d * sizeof(float));
+    s->next.lambda = INFINITY;
+    return score_next(s, err);
 }
 
 /* Takes the next candidate where it is better; false: the last step made things worse. */
@@ -90,6 +107,8 @@ static vl_status search_lambda(search *s, vl_error *err)
         if (!improve(s))
             break;
     }
+    VL_TRY(try_nothing(s, err));
+    improve(s);
     return VL_OK;
 }
 
@@ -117,7 +136,7 @@ static vl_status closed_form(vl_fit_session *s, vl_fit_layer *layer, vl_error *e
         VL_GOTO(vl_moments_solve(NULL, work.best.bias, &moments, &work.best.lambda, err));
     }
     set_rates(s, layer, vl_moments_spread(&moments),
-              vl_moments_unexplained(work.best.weight, &moments, work.best.lambda));
+              vl_moments_unexplained(isfinite(work.best.lambda) ? work.best.weight : NULL, &moments, work.best.lambda));
     if (s->config->lens.init != VL_INIT_ZERO)
         VL_GOTO(upload(s, layer, &work.best, err));
 done:
