@@ -27,7 +27,12 @@ say "topk: what each layer would answer (the picture: data/demo/images/000.png)"
 "$vlens" topk --model data/demo/model --lens "$out/lens" --image data/demo/images/000.png \
     --prompt "What color is the square? Answer with one word." --k 4
 
+say "view: the same at every patch and token, as a page"
+"$vlens" view --model data/demo/model --lens "$out/lens" --image data/demo/images/000.png \
+    --prompt "What color is the square? Answer with one word." --out "$out/view.html"
+
 say "eval: how far each lens is from the model itself, on pictures it never saw"
 "$vlens" eval "$config" --out "$out/eval.json"
 
-printf '\nWritten: %s (lens), %s (for NumPy), %s (the table above as JSON)\n' "$out/lens" "$out/lens.npz" "$out/eval.json"
+printf '\nWritten: %s (lens), %s (for NumPy), %s (open it in a browser), %s (the table above as JSON)\n' \
+    "$out/lens" "$out/lens.npz" "$out/view.html" "$out/eval.json"
