@@ -37,7 +37,7 @@ const cli_command cli_commands[] = {
 
 static void print_usage(FILE *stream)
 {
-    fputs("vlens " , stream);
+    fputs("vlens ", stream);
     fputs(vl_version(), stream);
     fputs(": tuned lenses for vision-language models\n\nusage: vlens COMMAND ...\n\n", stream);
     for (const cli_command *c = cli_commands; c->name; c++)
@@ -57,15 +57,19 @@ static int print_version(void)
     return EXIT_DONE;
 }
 
-/* OpenMP threads that wait for each other spin before they sleep, by default so long that a busy machine spends its time
- * on the spinning: a small fit ran eight times slower beside two other processes. The runtime reads its settings when
- * it is loaded, so the program starts itself again with a short spin, unless the person has chosen one. */
+/* OpenMP threads that wait for each other spin before they sleep, by default so long that a busy machine spends its
+ * time on the spinning: a small fit ran eight times slower beside two other processes. The runtime reads its settings
+ * when it is loaded, so the program starts itself again with a short spin, unless the person has chosen one. */
 static void spin_briefly(char **argv)
 {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY"))
         return;
-    if (setenv("GOMP_SPINCOUNT", "3000", 1) == 0)
-        execv("/proc/self/exe", argv); /* where that fails, everything works all the same */
+    char path[4096]; /* the resolved name, which is what process lists then show */
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n <= 0 || setenv("GOMP_SPINCOUNT", "3000", 1) != 0)
+        return;
+    path[n] = 0;
+    execv(path, argv); /* where that fails, everything works all the same */
 }
 
 int main(int argc, char **argv)
