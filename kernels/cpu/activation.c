@@ -25,10 +25,26 @@ VL_SIMD static void gelu_tanh_row(float *out, const float *x, int64_t n)
     }
 }
 
-static void gelu_row(float *out, const float *x, int64_t n)
+/* x Phi(x). The smaller tail of Phi is erfc(z) / 2 with z = |x| / sqrt 2, and erfc(z) = t exp(P(t) - z^2) with
+ * t = 1 / (1 + z / 2): P is smooth, and interpolated here at Chebyshev nodes of z in [0, 9.3] to a relative error of
+ * 5e-8 in erfc, so that negative x keep their accuracy as well. */
+VL_SIMD static void gelu_row(float *out, const float *x, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++)
-        out[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.70710678118654752f));
+    for (int64_t i = 0; i < n; i++) {
+        float z = 0.70710678118654752f * (x[i] > 0 ? x[i] : -x[i]), t = 1.0f / (1.0f + 0.5f * z);
+        float p = 0.141110063f;
+        p = p * t - 0.659755528f;
+        p = p * t + 1.10639918f;
+        p = p * t - 0.628076136f;
+        p = p * t - 0.137827441f;
+        p = p * t + 0.0325688757f;
+        p = p * t + 0.0236664899f;
+        p = p * t + 0.388999313f;
+        p = p * t + 0.998348713f;
+        p = p * t - 1.26543343f;
+        float tail = 0.5f * t * vl_expf(p - z * z);
+        out[i] = x[i] * (x[i] > 0 ? 1.0f - tail : tail);
+    }
 }
 
 VL_SIMD static void relu_row(float *out, const float *x, int64_t n)

@@ -2,9 +2,21 @@
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "kernels/cpu/cpu.h"
 #include "trainer/base/mem.h"
+
+void *vl_cpu_alloc(size_t count, size_t size)
+{
+    void *memory = vl_alloc_aligned(count, size);
+#ifdef MADV_HUGEPAGE
+    size_t page = (size_t)2 << 20, bytes = memory ? count * size / page * page : 0;
+    if (bytes > 0 && (uintptr_t)memory % page == 0)
+        madvise(memory, bytes, MADV_HUGEPAGE); /* advice: refusing it does no harm */
+#endif
+    return memory;
+}
 
 void *vl_cpu_scratch_get(vl_cpu *cpu, vl_cpu_scratch slot, size_t count, size_t size)
 {
@@ -13,7 +25,7 @@ void *vl_cpu_scratch_get(vl_cpu *cpu, vl_cpu_scratch slot, size_t count, size_t 
         return NULL;
     if (bytes > cpu->scratch[slot].bytes) {
         vl_free(cpu->scratch[slot].memory);
-        cpu->scratch[slot].memory = vl_alloc_aligned(bytes, 1);
+        cpu->scratch[slot].memory = vl_cpu_alloc(bytes, 1);
         cpu->scratch[slot].bytes = cpu->scratch[slot].memory ? bytes : 0;
     }
     return cpu->scratch[slot].memory;
@@ -75,7 +87,7 @@ static void cpu_describe(void *context, char *text, size_t size, int *threads)
 static vl_status cpu_alloc(void *context, void **out, size_t bytes, vl_error *err)
 {
     (void)context;
-    *out = vl_alloc_aligned(bytes, 1);
+    *out = vl_cpu_alloc(bytes, 1);
     return *out ? VL_OK : vl_fail(err, VL_ENOMEM, "out of memory: %zu bytes on the CPU", bytes);
 }
 

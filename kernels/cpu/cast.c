@@ -35,10 +35,23 @@ VL_SIMD static void widen_row_f16(float *restrict out, const uint16_t *restrict 
     }
 }
 
-static void round_row_f16(uint16_t *out, const float *in, int64_t n)
+/* As vl_f32_to_f16, without branches. */
+VL_SIMD static void round_row_f16(uint16_t *restrict out, const float *restrict in, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++)
-        out[i] = vl_f32_to_f16(in[i]);
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits, tiny, half;
+        memcpy(&bits, in + i, 4);
+        uint32_t magnitude = bits & 0x7fffffffu;
+        float shifted, absolute;
+        memcpy(&absolute, &magnitude, 4);
+        shifted = absolute + 0.5f; /* a subnormal half: the sum is rounded as it must be */
+        memcpy(&tiny, &shifted, 4);
+        half = (magnitude + 0xfffu + ((magnitude >> 13) & 1) - 0x38000000u) >> 13;
+        half = magnitude < 0x38800000u ? tiny - 0x3f000000u : half;
+        half = magnitude >= 0x477ff000u ? 0x7c00u : half; /* rounds to 65536 or more */
+        half = magnitude > 0x7f800000u ? 0x7e00u : half;
+        out[i] = (uint16_t)(half | (bits >> 16 & 0x8000u));
+    }
 }
 
 void vl_cpu_widen_row(float *out, const void *in, vl_dtype dtype, int64_t n)

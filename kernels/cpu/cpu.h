@@ -45,6 +45,9 @@ typedef struct vl_cpu {
 typedef enum vl_cpu_level { VL_CPU_PLAIN = 0, VL_CPU_AVX512, VL_CPU_AVX512_BF16 } vl_cpu_level;
 void vl_cpu_limit(vl_device *device, vl_cpu_level level);
 
+/* As vl_alloc_aligned, on huge pages where the array is large and the system has them; freed with vl_free. Rows of
+ * logits lie far apart: with small pages every one of them costs a page walk. */
+void *vl_cpu_alloc(size_t count, size_t size);
 /* At least `count * size` bytes, 64-byte aligned, valid until the next call for the same slot. NULL: out of memory. */
 void *vl_cpu_scratch_get(vl_cpu *cpu, vl_cpu_scratch slot, size_t count, size_t size);
 

@@ -11,13 +11,6 @@
 
 enum { PIECE = 1024 };
 
-/* log(q / m) = log 2 - log(1 + p/q); for p >> q through the difference of the logarithms. */
-static inline __attribute__((always_inline)) float log_ratio_to_mean(float log_own, float log_other)
-{
-    float difference = log_other - log_own, big = difference > 0 ? difference : -difference;
-    return 0.69314718f - vl_log1pf(vl_expf(-big)) - (difference > 0 ? difference : 0.0f);
-}
-
 VL_SIMD static float kl_piece(float *z, const float *t, const vl_loss_row *row, int64_t n, int gradient)
 {
     float sum = 0;
@@ -57,9 +50,12 @@ VL_SIMD static float js_piece(float *z, const float *t, const vl_loss_row *row, 
 #pragma omp simd reduction(+ : sum, student)
     for (int64_t i = 0; i < n; i++) {
         float log_q = z[i] - row->lse, log_p = t[i] - row->teacher_lse, q = vl_expf(log_q), p = vl_expf(log_p);
-        float q_part = log_ratio_to_mean(log_q, log_p);
+        /* the logarithm of the larger of p and q over m is log 2 - log(1 + smaller / larger) */
+        float difference = log_p - log_q, big = difference > 0 ? difference : -difference;
+        float larger = 0.69314718f - vl_log1pf(vl_expf(-big)), smaller = larger - big;
+        float q_part = difference > 0 ? smaller : larger, p_part = difference > 0 ? larger : smaller;
         student += q * q_part;
-        sum += 0.5f * (q * q_part + p * log_ratio_to_mean(log_p, log_q));
+        sum += 0.5f * (q * q_part + p * p_part);
         if (gradient)
             z[i] = 0.5f * row->weight * q * (q_part - row->total);
     }

@@ -11,12 +11,47 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/loss.h"
 
-enum { PANEL_ROWS = 14, PANEL_COLUMNS = 32 };
+enum {
+    PANEL_ROWS = 14,
+    PANEL_COLUMNS = 32,
+    PANEL_CHUNK = 18 * PANEL_ROWS, /* rows that one thread holds the logits of: 50 MB of them at V = 49152 */
+    PANEL_BLOCK = 1024             /* columns of logits that are worked on while they are in the caches */
+};
+
+static inline int64_t round_up(int64_t n, int64_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+static inline int64_t pairs_of(int64_t n)
+{
+    return (n + 1) / 2;
+}
+
+/* Rows of the panel that begins at row `at` of `rows`. */
+static inline int panel_height(int64_t rows, int64_t at)
+{
+    return (int)(rows - at < PANEL_ROWS ? rows - at : PANEL_ROWS);
+}
 
 /* Packs a bf16-mode matrix for both directions; freed with vl_free. */
 vl_status vl_panels_new(uint32_t **forward, uint32_t **backward, const vl_cpu_matrix *matrix, vl_error *err);
 /* Rows [first, first + rows) of a matrix rounded to bf16 (a copy where they are bf16). */
 void vl_cpu_round_rows(uint16_t *out, const vl_cpu_matrix *matrix, int64_t first, int64_t rows);
+
+/* Rows per chunk: at most PANEL_CHUNK, and as many chunks for every thread. */
+int64_t vl_panel_chunk_rows(int64_t m, int threads);
+/* Rows [first, first + rows) of x as left panels. */
+void vl_panel_pack_rows(uint32_t *left, vl_tensor x, int64_t first, int64_t rows);
+/* Columns [first, last) of the logits of packed rows: out[rows, n] = left x head^T, out being column `first`. */
+typedef struct vl_panel_product {
+    float *out;
+    int64_t out_stride;
+    const uint32_t *left;
+    const vl_cpu_matrix *head;
+    int64_t rows;
+} vl_panel_product;
+void vl_panel_multiply(const vl_panel_product *product, int64_t first, int64_t last);
 
 vl_status vl_panel_linear(vl_cpu *cpu, const vl_linear_args *args, vl_error *err);
 vl_status vl_panel_unembed_loss(vl_cpu *cpu, const vl_unembed_loss_args *args, vl_error *err);
@@ -28,10 +63,25 @@ vl_loss_row vl_cpu_loss_row(const vl_unembed_loss_args *args, int64_t row);
 /* out[rows <= 14][32] (+)= a (one left panel, `pairs` long) x b (one right panel). */
 void vl_panel_kernel(float *out, int64_t out_stride, const uint32_t *a, const uint32_t *b, int64_t pairs, int rows,
                      bool accumulate);
-/* Packs up to 14 rows of `columns` floats into a left panel of ceil(columns / 2) pairs; missing rows are 0. */
-void vl_panel_pack(uint32_t *panel, const float *x, int64_t stride, int rows, int64_t columns);
-/* KL(p||q) over n logits, gradient weight * (q - p) in place (the hot loop of the default objective). */
-float vl_panel_kl(float *z, const float *teacher, const vl_loss_row *row, int64_t n);
-float vl_panel_logsumexp(const float *z, int64_t n);
+/* n floats as ceil(n / 2) pairs of bf16, with zeros up to a multiple of 16 pairs. */
+void vl_panel_round(uint32_t *words, const float *x, int64_t n);
+/* Up to 14 rows of pairs, `stride` (a multiple of 16) apart, as one left panel; missing rows are 0. */
+void vl_panel_interleave(uint32_t *panel, const uint32_t *words, int64_t stride, int rows, int64_t pairs);
+/* A running log-sum-exp: log(sum) + max. Starts as {-INFINITY, 0}. */
+typedef struct vl_panel_lse {
+    float max;
+    double sum;
+} vl_panel_lse;
+/* Adds n logits, after adding a bias (NULL: none) to them in place. Meanwhile asks memory for the n logits that lie
+ * `ahead` further on, as the caches' own prediction does not reach over to another row. */
+void vl_panel_lse_add(vl_panel_lse *lse, float *z, const float *bias, int64_t n, int64_t ahead);
+/* n logits of a row and of its teacher, and where the next row's lie. */
+typedef struct vl_panel_span {
+    const float *z, *teacher, *next_z, *next_teacher;
+    int64_t n;
+} vl_panel_span;
+/* KL(p||q) over a span (the hot loop of the default objective); the gradient weight * (q - p) goes to `words`, as by
+ * vl_panel_round, or nowhere (NULL). */
+float vl_panel_kl(uint32_t *words, const vl_panel_span *span, const vl_loss_row *row);
 
 #endif

@@ -11,6 +11,12 @@ static inline __m512 load16(const void *p)
     return _mm512_loadu_ps((const float *)p);
 }
 
+/* Asks for a cache line. */
+static inline void fetch(const void *p)
+{
+    _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
+
 void vl_panel_kernel(float *out, int64_t out_stride, const uint32_t *a, const uint32_t *b, int64_t pairs, int rows,
                      bool accumulate)
 {
@@ -23,8 +29,7 @@ void vl_panel_kernel(float *out, int64_t out_stride, const uint32_t *a, const ui
     }
     for (int64_t k = 0; k < pairs; k++) {
         __m512bh b0 = (__m512bh)load16(b), b1 = (__m512bh)load16(b + 16);
-        _mm_prefetch((const char *)(b + AHEAD), _MM_HINT_T0);
-        _mm_prefetch((const char *)(b + AHEAD + 16), _MM_HINT_T0);
+        fetch(b + AHEAD), fetch(b + AHEAD + 16);
         _Pragma("GCC unroll 14") for (int i = 0; i < PANEL_ROWS; i++)
         {
             __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[i]);
@@ -48,29 +53,63 @@ void vl_panel_kernel(float *out, int64_t out_stride, const uint32_t *a, const ui
     }
 }
 
-/* 32 floats of a row as 16 pairs, by conversion to bf16 (round to nearest even). */
-static inline __m512i pair_up(const float *x, int64_t n)
+static inline __mmask16 tail(int64_t n)
 {
-    if (n >= 32)
-        return (__m512i)_mm512_cvtne2ps_pbh(load16(x + 16), load16(x));
-    __mmask32 mask = (__mmask32)((1ull << n) - 1);
-    __m512 low = _mm512_maskz_loadu_ps((__mmask16)mask, x), high = _mm512_setzero_ps();
-    if (n > 16)
-        high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16);
-    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    return n >= 16 ? (__mmask16)0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
 }
 
-void vl_panel_pack(uint32_t *panel, const float *x, int64_t stride, int rows, int64_t columns)
+void vl_panel_round(uint32_t *words, const float *x, int64_t n)
 {
-    uint32_t words[PANEL_ROWS][16] __attribute__((aligned(64))) = {{0}};
-    int64_t pairs = (columns + 1) / 2;
+    for (int64_t i = 0; i < n; i += 32) {
+        __m512 low = _mm512_maskz_loadu_ps(tail(n - i), x + i);
+        __m512 high = _mm512_maskz_loadu_ps(tail(n - i - 16), x + i + 16);
+        _mm512_storeu_si512(words + i / 2, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    }
+}
+
+/* 16 x 16 words, in place: two rounds inside 128-bit lanes, two that exchange lanes. */
+static inline void transpose16(__m512i r[16])
+{
+    __m512i t[16];
+    _Pragma("GCC unroll 8") for (int i = 0; i < 16; i += 2)
+    {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    _Pragma("GCC unroll 4") for (int i = 0; i < 16; i += 4)
+    {
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
+    {
+        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
+    {
+        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+    }
+}
+
+void vl_panel_interleave(uint32_t *panel, const uint32_t *words, int64_t stride, int rows, int64_t pairs)
+{
     for (int64_t k = 0; k < pairs; k += 16) {
-        for (int i = 0; i < rows; i++)
-            _mm512_store_si512(words[i], pair_up(x + i * stride + 2 * k, columns - 2 * k));
+        __m512i r[16];
+        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++)
+            r[i] = i < rows ? _mm512_loadu_si512(words + i * stride + k) : _mm512_setzero_si512();
+        transpose16(r);
         int64_t n = pairs - k < 16 ? pairs - k : 16;
-        for (int64_t z = 0; z < n; z++)
-            for (int i = 0; i < PANEL_ROWS; i++)
-                panel[(k + z) * PANEL_ROWS + i] = words[i][z];
+        _Pragma("GCC unroll 16") for (int z = 0; z < 16; z++)
+            if (z < n)
+                _mm512_mask_storeu_epi32(panel + (k + z) * PANEL_ROWS, (1 << PANEL_ROWS) - 1, r[z]);
     }
 }
 
@@ -91,51 +130,60 @@ static inline __m512 exp16(__m512 x)
     return _mm512_scalef_ps(p, n);
 }
 
-static inline __mmask16 tail(int64_t n)
+void vl_panel_lse_add(vl_panel_lse *lse, float *z, const float *bias, int64_t n, int64_t ahead)
 {
-    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
-}
-
-float vl_panel_kl(float *z, const float *teacher, const vl_loss_row *row, int64_t n)
-{
-    __m512 lse = _mm512_set1_ps(row->lse), teacher_lse = _mm512_set1_ps(row->teacher_lse);
-    __m512 weight = _mm512_set1_ps(row->weight), sum = _mm512_setzero_ps();
+    __m512 high = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
     for (int64_t i = 0; i < n; i += 16) {
         __mmask16 mask = tail(n - i);
-        __m512 log_q = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, z + i), lse);
-        __m512 log_p = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, teacher + i), teacher_lse);
-        __m512 p = exp16(log_p), q = exp16(log_q);
-        __m512 gap = _mm512_sub_ps(q, p);
-        sum = _mm512_mask_add_ps(sum, mask, sum, _mm512_fmadd_ps(p, _mm512_sub_ps(log_p, log_q), gap));
-        _mm512_mask_storeu_ps(z + i, mask, _mm512_mul_ps(weight, gap));
+        __m512 x = _mm512_maskz_loadu_ps(mask, z + i);
+        fetch(z + i + ahead);
+        if (bias) {
+            x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, bias + i));
+            _mm512_mask_storeu_ps(z + i, mask, x);
+        }
+        high = _mm512_mask_max_ps(high, mask, high, x);
+    }
+    float max = _mm512_reduce_max_ps(high);
+    if (max == -INFINITY)
+        return; /* nothing here is possible */
+    if (max > lse->max) {
+        lse->sum *= exp((double)lse->max - (double)max); /* 0 the first time, as the maximum was -infinity */
+        lse->max = max;
+    }
+    __m512 shift = _mm512_set1_ps(lse->max);
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 mask = tail(n - i);
+        sum = _mm512_mask_add_ps(sum, mask, sum, exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, z + i), shift)));
+    }
+    lse->sum += (double)_mm512_reduce_add_ps(sum);
+}
+
+float vl_panel_kl(uint32_t *words, const vl_panel_span *span, const vl_loss_row *row)
+{
+    const float *z = span->z, *teacher = span->teacher;
+    int64_t n = span->n;
+    __m512 lse = _mm512_set1_ps(row->lse), teacher_lse = _mm512_set1_ps(row->teacher_lse);
+    __m512 weight = _mm512_set1_ps(row->weight), sum = _mm512_setzero_ps(), gap[2];
+    for (int64_t i = 0; i < n; i += 32) {
+        fetch(span->next_z + i), fetch(span->next_z + i + 16);
+        fetch(span->next_teacher + i), fetch(span->next_teacher + i + 16);
+        _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++)
+        {
+            __mmask16 mask = tail(n - i - 16 * h);
+            __m512 log_q = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, z + i + 16 * h), lse);
+            __m512 log_p = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, teacher + i + 16 * h), teacher_lse);
+            __m512 p = exp16(log_p);
+            gap[h] = _mm512_maskz_sub_ps(mask, exp16(log_q), p);
+            sum = _mm512_mask_add_ps(sum, mask, sum, _mm512_fmadd_ps(p, _mm512_sub_ps(log_p, log_q), gap[h]));
+        }
+        if (words)
+            _mm512_storeu_si512(words + i / 2, (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(weight, gap[1]),
+                                                                            _mm512_mul_ps(weight, gap[0])));
     }
     return _mm512_reduce_add_ps(sum);
 }
 
-float vl_panel_logsumexp(const float *z, int64_t n)
-{
-    enum { PIECE = 4096 };
-    __m512 high = _mm512_set1_ps(-INFINITY);
-    for (int64_t i = 0; i < n; i += 16)
-        high = _mm512_mask_max_ps(high, tail(n - i), high, _mm512_maskz_loadu_ps(tail(n - i), z + i));
-    float max = _mm512_reduce_max_ps(high);
-    double total = 0;
-    for (int64_t first = 0; first < n; first += PIECE) {
-        int64_t end = n - first < PIECE ? n : first + PIECE;
-        __m512 sum = _mm512_setzero_ps();
-        for (int64_t i = first; i < end; i += 16) {
-            __mmask16 mask = tail(end - i);
-            __m512 e = exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, z + i), _mm512_set1_ps(max)));
-            sum = _mm512_mask_add_ps(sum, mask, sum, e);
-        }
-        total += (double)_mm512_reduce_add_ps(sum);
-    }
-    return max + (float)log(total);
-}
-
 #else /* a compiler without the flags, or another processor: cpu_matrix_new never packs panels there */
-
-#include <stdlib.h>
 
 void vl_panel_kernel(float *out, int64_t out_stride, const uint32_t *a, const uint32_t *b, int64_t pairs, int rows,
                      bool accumulate)
@@ -143,20 +191,24 @@ void vl_panel_kernel(float *out, int64_t out_stride, const uint32_t *a, const ui
     (void)out, (void)out_stride, (void)a, (void)b, (void)pairs, (void)rows, (void)accumulate;
 }
 
-void vl_panel_pack(uint32_t *panel, const float *x, int64_t stride, int rows, int64_t columns)
+void vl_panel_round(uint32_t *words, const float *x, int64_t n)
 {
-    (void)panel, (void)x, (void)stride, (void)rows, (void)columns;
+    (void)words, (void)x, (void)n;
 }
 
-float vl_panel_kl(float *z, const float *teacher, const vl_loss_row *row, int64_t n)
+void vl_panel_interleave(uint32_t *panel, const uint32_t *words, int64_t stride, int rows, int64_t pairs)
 {
-    (void)z, (void)teacher, (void)row, (void)n;
-    return NAN;
+    (void)panel, (void)words, (void)stride, (void)rows, (void)pairs;
 }
 
-float vl_panel_logsumexp(const float *z, int64_t n)
+void vl_panel_lse_add(vl_panel_lse *lse, float *z, const float *bias, int64_t n, int64_t ahead)
 {
-    (void)z, (void)n;
+    (void)lse, (void)z, (void)bias, (void)n, (void)ahead;
+}
+
+float vl_panel_kl(uint32_t *words, const vl_panel_span *span, const vl_loss_row *row)
+{
+    (void)words, (void)span, (void)row;
     return NAN;
 }
 

@@ -97,16 +97,15 @@ static void linear_small_shapes(void **state)
         }
 }
 
+/* More outputs than one block of panels, more inputs than are packed at once. */
 static void linear_model_shape(void **state)
 {
     for (int d = 0; d < 9; d++)
-        for (int bits = 0; bits < 4; bits++) {
-            variant v = {{dtypes[d / 3], precisions[d % 3], bits & 1, false},
-                         bits >> 1 & 1,
-                         bits & 1,
-                         !(bits >> 1 & 1),
-                         !(bits & 1)};
-            check_linear((shape){65, 576, 768}, v);
+        for (int bits = 0; bits < 8; bits++) {
+            bool resident = bits & 1, transpose = bits >> 1 & 1, accumulate = bits >> 2;
+            variant v = {
+                {dtypes[d / 3], precisions[d % 3], resident, false}, transpose, accumulate, !transpose, !resident};
+            check_linear((shape){65, 576, 1100}, v);
             test_teardown(state);
         }
 }
