@@ -1,17 +1,23 @@
 /* The progress line on stderr, and signals.
  *
  * On a terminal one line is drawn over and over, at most ten times a second; elsewhere a line appears every ten
- * seconds and at the end of each stage. Signal handlers only set a flag, which the progress callback passes on: the
- * library then saves and returns. A second SIGINT leaves at once. */
+ * seconds and at the end of each stage. A signal sets a flag, which the progress callback passes on: the library then
+ * saves and returns. A second SIGINT leaves at once.
+ *
+ * There are no signal handlers. oneDNN's generated code keeps data below the stack pointer, and a handler's frame on
+ * that stack destroys it (2.6.3: a heap error soon after). So SIGINT and SIGTERM are blocked in every thread, and one
+ * thread that computes nothing waits for them. */
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "trainer/cli/cli.h"
 
-static volatile sig_atomic_t interrupted; /* the signal's number */
+static atomic_int interrupted; /* the signal's number */
 
 static struct {
     bool terminal, open;
@@ -20,20 +26,28 @@ static struct {
     int64_t first_done;
 } bar;
 
-static void on_signal(int number)
+static void *wait_for_signals(void *argument)
 {
-    if (interrupted && number == SIGINT)
-        _exit(EXIT_INTERRUPTED);
-    interrupted = number;
+    const sigset_t *signals = argument;
+    for (int number; sigwait(signals, &number) == 0; interrupted = number)
+        if (interrupted && number == SIGINT)
+            _exit(EXIT_INTERRUPTED);
+    return NULL;
 }
 
 void cli_catch_signals(void)
 {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    static sigset_t signals;
+    pthread_t thread;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    signal(SIGINT, SIG_DFL); /* a shell that starts a command in the background lets it ignore SIGINT */
+    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* threads that are started later inherit this */
+    if (pthread_create(&thread, NULL, wait_for_signals, &signals) == 0)
+        pthread_detach(thread);
+    else
+        pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN); /* a closed pipe and a file-size limit are write errors like any other */
     signal(SIGXFSZ, SIG_IGN);
 }
