@@ -3,9 +3,9 @@
  * A device is one compute backend: "cpu", or "cuda" loaded at run time. Work is queued in call order;
  * vl_device_read and vl_device_sync wait for it. A device may be used by one thread at a time.
  *
- * Signals: while a call runs, no signal handler may run on the calling thread's stack, nor on those of the OpenMP threads:
- * oneDNN's generated code keeps data below the stack pointer. Block signals there and wait for them in another thread
- * (as trainer/cli/progress.c does), or handle them on an alternate stack (sigaltstack, SA_ONSTACK). */
+ * Signals: while a call runs, no signal handler may run on the calling thread's stack, nor on those of the OpenMP
+ * threads: oneDNN's generated code keeps data below the stack pointer. Block signals there and wait for them in another
+ * thread (as trainer/cli/progress.c does), or handle them on an alternate stack (sigaltstack, SA_ONSTACK). */
 #ifndef VLENS_DEVICE_H
 #define VLENS_DEVICE_H
 
