@@ -32,7 +32,7 @@ say "view: the same at every patch and token, as a page"
     --prompt "What color is the square? Answer with one word." --out "$out/view.html"
 
 say "eval: how far each lens is from the model itself, on pictures it never saw"
-"$vlens" eval "$config" --out "$out/eval.json"
+"$vlens" eval "$config" --out "$out/eval.json" --report "$out/report.html"
 
-printf '\nWritten: %s (lens), %s (for NumPy), %s (open it in a browser), %s (the table above as JSON)\n' \
-    "$out/lens" "$out/lens.npz" "$out/view.html" "$out/eval.json"
+printf '\nWritten: %s (lens), %s (for NumPy), %s (the table above as JSON).\nPages to open in a browser: %s, %s\n' \
+    "$out/lens" "$out/lens.npz" "$out/eval.json" "$out/view.html" "$out/report.html"

@@ -3,6 +3,7 @@
 #ifndef VLENS_VIEW_H
 #define VLENS_VIEW_H
 
+#include <vlens/eval.h>
 #include <vlens/lens.h>
 
 #ifdef __cplusplus
@@ -80,6 +81,23 @@ VL_API vl_status vl_reading_write_page(const char *path, const vl_reading *readi
  * both lenses side by side. vl_release. */
 VL_API vl_status vl_reading_svg(char **out, const vl_reading *reading, int64_t index, vl_error *err);
 VL_API vl_status vl_reading_write_svg(const char *path, const vl_reading *reading, int64_t index, vl_error *err);
+
+/* ---- an evaluation ----------------------------------------------------------------------------------------- */
+
+typedef struct vl_eval_page_options { /* what was run; all borrowed */
+    const vl_config *config;
+    const vl_cache *cache;
+    const vl_lens *lens; /* metrics.json beside it gives the training curves, where it is there */
+} vl_eval_page_options;
+
+/* An evaluation as one HTML file that needs nothing else: every quantity by state with its interval, the gain over the
+ * other lenses, by token class; the training curves; what was run. Numbers are those of vl_eval_json, rounded to four
+ * significant digits. vl_release. */
+VL_API vl_status vl_eval_page(char **out, const vl_eval_result *result, const vl_eval_page_options *options,
+                              vl_error *err);
+/* The same into a file, which appears whole or not at all. */
+VL_API vl_status vl_eval_write_page(const char *path, const vl_eval_result *result,
+                                    const vl_eval_page_options *options, vl_error *err);
 
 #ifdef __cplusplus
 }

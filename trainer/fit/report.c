@@ -10,6 +10,8 @@
 #include "trainer/fit/session.h"
 #include "trainer/fit/settings.h"
 
+enum { CURVE_POINTS = 48 };
+
 void vl_fit_result_clear(vl_fit_result *result)
 {
     vl_free(result->train_kl);
@@ -89,6 +91,22 @@ static json_t *rows_of(const vl_part *part)
     return object;
 }
 
+/* The objective through the run, in at most CURVE_POINTS means over equal numbers of steps: what a plot needs. */
+static json_t *curve_of(const vl_fit_layer *layer)
+{
+    json_t *steps = json_array(), *objective = json_array();
+    int64_t taken = (int64_t)layer->numbers.steps, points = taken < CURVE_POINTS ? taken : CURVE_POINTS;
+    for (int64_t p = 0; p < points; p++) {
+        int64_t first = p * taken / points, end = (p + 1) * taken / points;
+        double sum = 0;
+        for (int64_t k = first; k < end; k++)
+            sum += layer->history[k];
+        json_array_append_new(steps, json_integer((json_int_t)end));
+        json_array_append_new(objective, number(sum / (double)(end - first)));
+    }
+    return json_pack("{s:o, s:o}", "step", steps, "objective", objective);
+}
+
 static json_t *layer_metrics(const vl_fit_session *s, const vl_fit_layer *layer)
 {
     const vl_fit_numbers *n = &layer->numbers;
@@ -107,6 +125,7 @@ static json_t *layer_metrics(const vl_fit_session *s, const vl_fit_layer *layer)
     json_object_set_new(object, "seconds", number(n->seconds));
     json_object_set_new(object, "stopped_step",
                         n->stopped_step >= 0 ? json_integer((json_int_t)n->stopped_step) : json_null());
+    json_object_set_new(object, "curve", curve_of(layer));
     return object;
 }
 

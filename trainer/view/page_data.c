@@ -10,6 +10,7 @@
 #include "trainer/base/version.h"
 #include "trainer/view/json_text.h"
 #include "trainer/view/png.h"
+#include "trainer/view/template.h"
 
 /* ---- bytes ------------------------------------------------------------------------------------------------- */
 
@@ -188,19 +189,6 @@ static vl_status fill(json_t *root, const vl_reading *r, vl_error *err)
     return status;
 }
 
-static void put_escaped(vl_str *out, const char *json)
-{
-    for (const char *at = json; *at;) {
-        size_t plain = strcspn(at, "<");
-        vl_str_append(out, at, plain);
-        at += plain;
-        if (*at == '<') {
-            vl_str_puts(out, "\\u003c");
-            at++;
-        }
-    }
-}
-
 vl_status vl_page_data(vl_str *out, const vl_reading *r, vl_error *err)
 {
     json_t *root =
@@ -217,7 +205,7 @@ vl_status vl_page_data(vl_str *out, const vl_reading *r, vl_error *err)
     if (status == VL_OK && !text)
         return vl_fail_nomem(err, "page");
     if (text)
-        put_escaped(out, text);
+        vl_template_put_json(out, text);
     free(text);
     return status;
 }

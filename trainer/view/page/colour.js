@@ -7,10 +7,6 @@ const Colour = (() => {
   const DIVERGING_LIGHT = [[20, 80, 150], [118, 170, 214], [244, 243, 238], [236, 172, 98], [166, 84, 0]];
   const DIVERGING_DARK = [[140, 196, 248], [52, 104, 156], [42, 44, 48], [156, 96, 24], [252, 184, 96]];
 
-  const isDark = () => {
-    const theme = document.documentElement.dataset.theme;
-    return theme === "dark" || (theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
-  };
   const mix = (stops, t) => {
     const x = Math.min(Math.max(t, 0), 1) * (stops.length - 1), n = Math.min(Math.floor(x), stops.length - 2);
     return stops[n].map((a, c) => Math.round(a + (stops[n + 1][c] - a) * (x - n)));
@@ -51,7 +47,7 @@ const Colour = (() => {
     return (x - scale.low) / (scale.high - scale.low);
   }
   function rgbOf(x, scale) {
-    const stops = !scale.diverging ? CIVIDIS : isDark() ? DIVERGING_DARK : DIVERGING_LIGHT;
+    const stops = !scale.diverging ? CIVIDIS : Theme.isDark() ? DIVERGING_DARK : DIVERGING_LIGHT;
     return mix(stops, place(x, scale));
   }
   /* {background, text}; null where there is no number */
@@ -70,5 +66,5 @@ const Colour = (() => {
     node.replaceChildren(...(scale.log ? ["≤"] : []), end(scale.low), bar, end(scale.high));
     node.setAttribute("aria-label", name + " from " + scale.low + " to " + scale.high);
   }
-  return { of, range, value, legend, isDark };
+  return { of, range, value, legend };
 })();

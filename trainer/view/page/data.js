@@ -1,7 +1,5 @@
 /* The numbers of the page, decoded. trainer/view/page_data.h says how they are packed. */
 
-const page = JSON.parse(document.getElementById("data").textContent);
-
 const Data = (() => {
   const bytesOf = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
   const integers = (text, width) => {
@@ -73,34 +71,11 @@ const Data = (() => {
   };
 })();
 
-/* A token for people: a space and a line end can be seen, nothing is invisible. */
-function shown(text) {
-  if (text === "")
-    return "∅";
-  return text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "⇥")
-    .replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]/g, "�");
-}
-
 const tokenText = token => shown(page.vocab[token]);
 
-/* Four significant digits, as stored. */
-function digits(x, smallest) {
-  if (x === 0)
-    return "<" + smallest;
-  if (!isFinite(x))
-    return Number.isNaN(x) ? "–" : "not finite";
-  return x < 1e-3 ? x.toExponential(3) : x.toPrecision(4);
-}
 const probabilityText = p => digits(p, "1e-7");
 const natsText = x => digits(x, "1e-4");
 const quantityText = (x, quantity) => quantity === "entropy" || quantity === "kl" ? natsText(x) : probabilityText(x);
-
-/* A new element: make("td", {className: "x"}, "text", child). Text stays text: nothing on this page sets markup. */
-function make(tag, properties, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
 
 /* What a row is: "patch 3,4" ("2: patch 3,4" in the second of several pictures), or its token. */
 function rowName(i) {

@@ -13,7 +13,7 @@ const Page = (() => {
     hovered: -1,
     hoveredState: undefined,
   };
-  let scale, timer = 0, chartRequest = 0;
+  let scale, timer = 0, chartRequest = 0, nextTheme;
 
   /* The position that card and chart are about. */
   function focus() {
@@ -137,12 +137,6 @@ const Page = (() => {
     at("play").textContent = on ? "Pause" : "Play";
     at("play").setAttribute("aria-pressed", String(on));
   }
-  function nextTheme() {
-    const root = document.documentElement, order = ["auto", "light", "dark"];
-    root.dataset.theme = order[(order.indexOf(root.dataset.theme) + 1) % order.length];
-    at("theme").textContent = "Theme: " + root.dataset.theme;
-    drawAll();
-  }
   const step = (list, now) => list[(list.indexOf(now) + 1) % list.length];
 
   /* Rows that a filter hides are passed over. */
@@ -182,7 +176,7 @@ const Page = (() => {
       " ": () => play(!timer),
       l: () => setLens(step(lenses, view.lens)),
       c: () => setColour(step(["top1", "entropy", "kl", "token"], view.colour)),
-      d: nextTheme,
+      d: () => nextTheme(),
       "/": () => at("token").focus(),
     };
     if (!Object.hasOwn(keys, event.key))
@@ -224,11 +218,10 @@ const Page = (() => {
       drawAll();
     });
     at("lenses").addEventListener("change", event => setLens(event.target.value));
-    at("theme").addEventListener("click", nextTheme);
+    nextTheme = Theme.listen(at("theme"), drawAll);
     at("unlock").addEventListener("click", () => setLock(-1));
     at("numbers").addEventListener("toggle", () => Trajectory.draw(view, focus()));
     document.addEventListener("keydown", onKey);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   }
 
   at("layer").max = last;

@@ -1,12 +1,6 @@
 /* One position through all states: the card (this state, both lenses), two charts, and the numbers behind them. */
 
 const Trajectory = (() => {
-  /* Okabe and Ito's colours without yellow and black, one set for each ground; lines differ in marks as well. */
-  const LINES = {
-    light: ["#0072b2", "#d55e00", "#007a5a", "#b0457c", "#946000", "#2b7fb0"],
-    dark: ["#56b4e9", "#ff9a4d", "#2fd3a0", "#e9a0c8", "#f0c05a", "#a9d8f5"],
-  };
-  const MARKS = ["circle", "rect", "triangle", "rectRot", "cross", "star"];
   const charts = {};
 
   /* ---- the card ---- */
@@ -56,8 +50,8 @@ const Trajectory = (() => {
     return isFinite(x) ? x : null;
   });
   function line(label, data, n, dashed) {
-    const colours = LINES[Colour.isDark() ? "dark" : "light"], colour = colours[n % colours.length];
-    return { label, data, borderColor: colour, backgroundColor: colour, pointStyle: MARKS[n % MARKS.length],
+    const colour = Theme.line(n);
+    return { label, data, borderColor: colour, backgroundColor: colour, pointStyle: Theme.mark(n),
       pointRadius: 3, pointHoverRadius: 5, borderWidth: 2, clip: 6, borderDash: dashed ? [6, 4] : [], tension: 0 };
   }
   function probabilityLines(view, i) {

@@ -1,0 +1,168 @@
+/* An evaluation as a page: the numbers of vlens eval --json, those of the fit, and what was run. */
+
+const Report = (() => {
+  const at = id => document.getElementById(id);
+  const result = page.eval, training = page.training, charts = {};
+  const LENSES = [["tuned", "tuned lens"], ["logit", "logit lens"], ["baseline", "baseline"],
+    ["wrong_picture", "tuned lens, wrong picture"]];
+  const NAMES = { kl: "KL from the model (nats)", ce: "cross-entropy of the next token (nats)",
+    entropy: "entropy (nats)", top1: "share of rows with the model's first token first",
+    top5: "share of rows with the model's first token among five", rank: "rank of the model's first token",
+    js: "Jensen-Shannon divergence (nats)", tv: "total variation" };
+  const NOT_METRICS = ["rows", "kl_low", "kl_high", "minus_tuned"];
+  const view = { group: 0, metric: "kl", log: true };
+
+  const group = () => result.classes[view.group];
+  const lensesOf = g => LENSES.filter(([key]) => g.states.some(s => s[key]));
+  const text = x => x === null || x === undefined ? "–"
+    : x === 0 ? "0" : (x < 0 ? "−" : "") + digits(Math.abs(x), "");
+  const nameOf = metric => NAMES[metric] || metric;
+  /* A logarithmic axis has no place for 0. */
+  const plotted = x => x === null || x === undefined || (view.log && x <= 0) ? null : x;
+
+  /* ---- charts ---- */
+
+  function line(label, n, points, extra) {
+    const colour = Theme.line(n);
+    return { label, data: points, borderColor: colour, backgroundColor: colour, pointStyle: Theme.mark(n),
+      pointRadius: 3, borderWidth: 2, tension: 0, ...extra };
+  }
+  /* A line between two invisible ones, with the colour filled in: its interval. */
+  function band(label, n, mean, low, high) {
+    const edge = { label: "", pointRadius: 0, borderWidth: 0, tension: 0, backgroundColor: Theme.line(n) + "38" };
+    return [line(label, n, mean), { ...edge, data: low, fill: false }, { ...edge, data: high, fill: "-1" }];
+  }
+
+  function plot(id, datasets, { title, x, log }) {
+    if (typeof Chart === "undefined")
+      return;
+    const style = getComputedStyle(document.body), ink = style.getPropertyValue("--ink").trim();
+    const grid = { color: style.getPropertyValue("--line").trim() };
+    const axis = (name, type) => ({ type, title: { display: true, text: name, color: ink }, grid,
+      ticks: { color: ink, maxRotation: 0 } });
+    if (charts[id])
+      charts[id].destroy();
+    charts[id] = new Chart(at(id), { type: "line", data: { datasets },
+      options: { animation: false, responsive: true, maintainAspectRatio: false, spanGaps: false,
+        interaction: { mode: "nearest", axis: "x", intersect: false },
+        scales: { x: axis(x, "linear"), y: axis(title, log ? "logarithmic" : "linear") },
+        plugins: {
+          legend: { position: "bottom", labels: { color: ink, usePointStyle: true, boxWidth: 7, boxHeight: 7,
+            filter: item => item.text !== "" } },
+          tooltip: { filter: item => item.dataset.label !== "",
+            callbacks: { label: item => item.dataset.label + " " + text(item.parsed.y) } } } } });
+  }
+  const points = pairs => pairs.map(([x, y]) => ({ x, y: plotted(y) }));
+  const byState = (g, pick) => points(g.states.map(s => [s.state, pick(s)]));
+
+  function drawMetric() {
+    const g = group();
+    plot("chart-metric", lensesOf(g).flatMap(([key, name], n) => {
+      const of = field => byState(g, s => s[key] ? s[key][field] : null);
+      return view.metric === "kl" ? band(name, n, of("kl"), of("kl_low"), of("kl_high"))
+        : [line(name, n, of(view.metric))];
+    }), { title: nameOf(view.metric), x: "state", log: view.log });
+    at("chart-name").textContent = `${nameOf(view.metric)}, ${g.class} rows`;
+  }
+  function drawGain() {
+    const g = group(), log = view.log;
+    view.log = false; /* a difference has a sign */
+    const sets = lensesOf(g).flatMap(([key, name], n) => {
+      if (!g.states.some(s => s[key] && s[key].minus_tuned))
+        return [];
+      const of = field => byState(g, s => s[key] && s[key].minus_tuned ? s[key].minus_tuned[field] : null);
+      return band(name + " minus tuned lens", n, of("mean"), of("low"), of("high"));
+    });
+    plot("chart-gain", sets, { title: "KL gained by the tuned lens (nats)", x: "state", log: false });
+    view.log = log;
+  }
+  function drawTraining() {
+    const layers = training.layers.filter(l => l.curve && l.curve.step.length);
+    const chosen = layers.length <= 6 ? layers
+      : Array.from({ length: 6 }, (_, n) => layers[Math.round(n * (layers.length - 1) / 5)]);
+    const log = view.log;
+    view.log = true;
+    plot("chart-training", chosen.map((l, n) => line("state " + l.layer, n,
+      points(l.curve.step.map((s, k) => [s, l.curve.objective[k]])), { pointRadius: 0 })),
+    { title: "objective on training rows (nats)", x: "step", log: true });
+    plot("chart-start", [["start", "start"], ["validation", "kept"]].map(([key, name], n) =>
+      line(name, n, points(training.layers.map(l => [l.layer, l[key]])))),
+    { title: "objective on validation rows (nats)", x: "state", log: true });
+    view.log = log;
+  }
+
+  /* ---- tables ---- */
+
+  function table(node, heads, rows) {
+    node.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...heads.map(h =>
+      make("th", { scope: "col" }, h)))), make("tbody", {}, ...rows.map(cells => make("tr", {}, ...cells.map((c, n) =>
+      make(n ? "td" : "th", {}, ...[c].flat())))))));
+  }
+  const interval = (mean, low, high) => low === null || low === undefined ? text(mean)
+    : [text(mean), make("small", {}, ` [${text(low)}, ${text(high)}]`)];
+
+  function drawTable() {
+    const g = group(), lenses = lensesOf(g);
+    const metrics = Object.keys(g.states[0].tuned || g.states[0].logit).filter(m =>
+      !NOT_METRICS.includes(m) && m !== "kl" && g.states.some(s => s.tuned && s.tuned[m] !== null));
+    table(at("states"), ["state", ...lenses.map(([, name]) => "KL, " + name), "logit − tuned",
+      ...metrics.map(m => m + " (tuned)")],
+    g.states.map(s => [String(s.state),
+      ...lenses.map(([key]) => s[key] ? interval(s[key].kl, s[key].kl_low, s[key].kl_high) : "–"),
+      s.logit && s.logit.minus_tuned
+        ? interval(s.logit.minus_tuned.mean, s.logit.minus_tuned.low, s.logit.minus_tuned.high) : "–",
+      ...metrics.map(m => s.tuned ? text(s.tuned[m]) : "–")]));
+    at("message").textContent = `${g.rows} rows of ${g.clusters} pictures or samples` +
+      (g.wrong_picture_rows ? `; ${g.wrong_picture_rows} rows with a wrong picture` : "") + ".";
+  }
+  function drawLayers() {
+    const columns = ["start", "validation", "train", "steps", "best_step", "tokens", "ridge", "learning_rate", "seconds"];
+    table(at("layers"), ["state", ...columns.map(c => c.replace("_", " "))],
+      training.layers.map(l => [String(l.layer), ...columns.map(c => Number.isInteger(l[c]) ? String(l[c]) : text(l[c]))]));
+  }
+
+  /* ---- start ---- */
+
+  function draw() {
+    for (const input of document.querySelectorAll("#classes input"))
+      input.checked = Number(input.value) === view.group;
+    at("metric").value = view.metric;
+    at("log").checked = view.log;
+    drawMetric();
+    drawGain();
+    drawTable();
+    if (training)
+      drawTraining();
+  }
+  function controls() {
+    result.classes.forEach((g, n) => at("classes").append(make("label", {},
+      make("input", { type: "radio", name: "class", value: n }), make("span", {}, g.class))));
+    const cell = result.classes[0].states[0];
+    const metrics = Object.keys(cell.tuned || cell.logit).filter(m => !NOT_METRICS.includes(m));
+    at("metric").append(...metrics.map(m => make("option", { value: m }, nameOf(m))));
+    at("classes").addEventListener("change", event => { view.group = Number(event.target.value); draw(); });
+    at("metric").addEventListener("change", event => { view.metric = event.target.value; draw(); });
+    at("log").addEventListener("change", event => { view.log = event.target.checked; draw(); });
+    Theme.listen(at("theme"), draw);
+  }
+  function describe() {
+    for (const [name, value] of [["model", result.model], ["lens", result.lens], ["cache", result.cache]])
+      at("about").append(make("span", {}, make("b", {}, name + " "), make("bdi", {}, value)));
+    at("warning").textContent = result.other_model ? "The lens was fitted for another model (fingerprints differ)." : "";
+    at("warning").hidden = !result.other_model;
+    for (const [name, value] of page.provenance)
+      at("provenance").append(make("dt", {}, name), make("dd", {}, value));
+    at("config").textContent = page.config;
+    at("rounding").textContent = "Numbers are those of vlens eval --json, rounded to four significant digits. " +
+      `Intervals: 95 %, ${result.bootstrap} bootstrap resamples of pictures (of samples where there are none), seed ` +
+      `${result.bootstrap_seed}. State ${result.n_layers} is the model itself. vlens ${result.vlens_version}.`;
+    at("training").hidden = !training;
+  }
+  view.group = Math.max(result.classes.findIndex(g => g.class === "all-text"), 0);
+  describe();
+  controls();
+  if (training)
+    drawLayers();
+  draw();
+  return { view };
+})();
