@@ -5,6 +5,7 @@
 #define VL_KERNELS_BACKEND_H
 
 #include "kernels/ops.h"
+#include "kernels/peak.h"
 
 typedef struct vl_backend {
     const char *name;
@@ -42,6 +43,11 @@ typedef struct vl_backend {
     vl_status (*sum_squares)(void *context, double *out, vl_tensor x, vl_error *err);
     vl_status (*sgd)(void *context, const vl_sgd_args *args, vl_error *err);
     vl_status (*adam)(void *context, const vl_adam_args *args, vl_error *err);
+
+    /* For benchmarks; may be NULL. */
+    vl_status (*peak_new)(void *context, void **data, const vl_peak_args *args, vl_error *err);
+    vl_status (*peak_run)(void *data, vl_error *err);
+    void (*peak_free)(void *data);
 } vl_backend;
 
 struct vl_device {

@@ -7,11 +7,13 @@
  *     vl_eval_run      how well they predict, held out       (eval.h)
  *     vl_lens_export   for other tools                       (lens.h)
  *     vl_reading_*     what each layer would say             (view.h)
+ *     vl_bench_*       how fast this machine is at it        (bench.h)
  *
  * All of it is steered by one vl_config (config.h). Errors: error.h. */
 #ifndef VLENS_VLENS_H
 #define VLENS_VLENS_H
 
+#include <vlens/bench.h>
 #include <vlens/cache.h>
 #include <vlens/config.h>
 #include <vlens/device.h>

@@ -170,4 +170,7 @@ const vl_backend vl_backend_cpu = {
     .sum_squares = cpu_sum_squares,
     .sgd = cpu_sgd,
     .adam = cpu_adam,
+    .peak_new = cpu_peak_new,
+    .peak_run = cpu_peak_run,
+    .peak_free = cpu_peak_free,
 };

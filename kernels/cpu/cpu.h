@@ -108,6 +108,9 @@ vl_status cpu_column_sum(void *context, const vl_column_sum_args *args, vl_error
 vl_status cpu_sum_squares(void *context, double *out, vl_tensor x, vl_error *err);
 vl_status cpu_sgd(void *context, const vl_sgd_args *args, vl_error *err);
 vl_status cpu_adam(void *context, const vl_adam_args *args, vl_error *err);
+vl_status cpu_peak_new(void *context, void **data, const vl_peak_args *args, vl_error *err);
+vl_status cpu_peak_run(void *data, vl_error *err);
+void cpu_peak_free(void *data);
 
 static inline float *row_of(vl_tensor t, int64_t row)
 {

@@ -1,12 +1,8 @@
-/* How fast the operations of the fit are on this machine, beside what its matrix products reach.
+/* How fast the pieces of the CPU backend are on this machine; `vlens bench` measures what they make up.
  *
- * Usage: bench_ops [cpu-time] [name ...]: kernel, head-576, head-2048,
- * head-4096, head-128k, attention, rows (default all). Each figure is the
- * median of several rounds with the best one in brackets; what is compared runs
- * in the same rounds, in turn, so that noise meets all alike. On a machine that
- * is busy with other work, `OMP_WAIT_POLICY=passive bench_ops cpu-time` counts
- * the time that the threads ran and not the time that passed. */
-#include <math.h>
+ * Usage: bench_ops [cpu-time] [name ...]: kernel, attention, rows (default all). Each figure is the median of several
+ * rounds with the best one in brackets. On a machine that is busy with other work, `OMP_WAIT_POLICY=passive bench_ops
+ * cpu-time` counts the time that the threads ran and not the time that passed. */
 #include <omp.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -64,15 +60,11 @@ static double median(timing *t)
     return t->seconds[t->n / 2];
 }
 
-/* `work` in giga-units; `reference` (may be NULL) is what 100 % means. */
-static void report(timing *t, double work, const char *unit, timing *reference, double reference_work)
+/* `work` in giga-units. */
+static void report(timing *t, double work, const char *unit)
 {
-    double middle = work / median(t), best = work / t->seconds[0];
-    printf("  %-34s %8.1f [%8.1f] %s", t->name, middle, best, unit);
-    if (reference)
-        printf("  %5.1f %% [%5.1f %%]", 100 * middle / (reference_work / median(reference)),
-               100 * best / (reference_work / reference->seconds[0]));
-    printf("\n");
+    double middle = work / median(t);
+    printf("  %-34s %8.1f [%8.1f] %s\n", t->name, middle, work / t->seconds[0], unit);
     fflush(stdout);
 }
 
@@ -133,7 +125,7 @@ static void kernel_rounds(const char *name, int64_t pairs, size_t bytes)
     vl_free(left);
     vl_free(right);
     double flops = 4.0 * PANEL_ROWS * PANEL_COLUMNS * (double)(pairs * panels * repeats) * THREADS;
-    report(&t, flops / 1e9, "GF/s", NULL, 0);
+    report(&t, flops / 1e9, "GF/s");
 }
 
 static void bench_kernel(void)
@@ -142,185 +134,6 @@ static void bench_kernel(void)
     kernel_rounds("right panels in L1 (32 KiB)", 128, 32 << 10);
     kernel_rounds("right panels in L2 (512 KiB)", 288, 512 << 10);
     kernel_rounds("right panels in L3 (8 MiB)", 288, 8 << 20);
-}
-
-/* ---- the head: teacher and student ---- */
-
-typedef struct head_arrays {
-    vl_tensor x, dx, w, teacher, lse, loss, logits;
-    vl_matrix *resident, *plain;
-} head_arrays;
-
-static head_arrays head_new(int64_t m, int64_t d, int64_t v)
-{
-    head_arrays h = {.x = random_tensor(VL_F32, m, d, 20 / sqrtf((float)d)), .dx = new_tensor(VL_F32, m, d)};
-    h.w = random_tensor(VL_BF16, v, d, 0.1f);
-    h.teacher = new_tensor(VL_F32, m, v);
-    h.logits = new_tensor(VL_F32, m, v);
-    h.lse = new_tensor(VL_F32, 1, m);
-    h.loss = new_tensor(VL_F32, 1, m);
-    vl_matrix_args args = {h.w.data, VL_BF16, v, d, VL_PRECISION_AUTO, true};
-    require(vl_matrix_new(&h.resident, device, &args, &error));
-    args.resident = false;
-    require(vl_matrix_new(&h.plain, device, &args, &error));
-    require(vl_op_linear(device, &(vl_linear_args){.out = h.teacher, .x = h.x, .weight = h.resident}, &error));
-    require(vl_op_logsumexp(device, &(vl_logsumexp_args){h.lse, h.teacher}, &error));
-    fill(h.x, 22 / sqrtf((float)d));
-    return h;
-}
-
-static void head_free(head_arrays *h)
-{
-    vl_matrix_free(device, h->resident);
-    vl_matrix_free(device, h->plain);
-    vl_tensor all[] = {h->x, h->dx, h->w, h->teacher, h->lse, h->loss, h->logits};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        vl_device_free(device, all[i].data);
-}
-
-static void time_linear(timing *t, const head_arrays *h, const vl_matrix *weight)
-{
-    double start = now();
-    require(vl_op_linear(device, &(vl_linear_args){.out = h->logits, .x = h->x, .weight = weight}, &error));
-    t->seconds[t->n++] = now() - start;
-}
-
-/* oneDNN with the weights in the layout that it likes best, made beforehand: the most that it can do. */
-typedef struct packed_product {
-    dnnl_primitive_desc_t description;
-    dnnl_primitive_t primitive;
-    dnnl_memory_t source, weight, out;
-} packed_product;
-
-static void require_dnnl(dnnl_status_t status)
-{
-    if (status != dnnl_success) {
-        fprintf(stderr, "oneDNN status %d\n", (int)status);
-        exit(1);
-    }
-}
-
-static packed_product packed_new(const vl_cpu *cpu, const head_arrays *h)
-{
-    packed_product p;
-    int64_t m = h->x.shape[0], d = h->x.shape[1], v = h->w.shape[0];
-    dnnl_memory_desc_t source, weight, plain, out;
-    dnnl_matmul_desc_t operation;
-    require_dnnl(dnnl_memory_desc_init_by_tag(&source, 2, (dnnl_dims_t){m, d}, dnnl_bf16, dnnl_ab));
-    require_dnnl(dnnl_memory_desc_init_by_tag(&plain, 2, (dnnl_dims_t){d, v}, dnnl_bf16, dnnl_ba));
-    require_dnnl(dnnl_memory_desc_init_by_tag(&weight, 2, (dnnl_dims_t){d, v}, dnnl_bf16, dnnl_format_tag_any));
-    require_dnnl(dnnl_memory_desc_init_by_tag(&out, 2, (dnnl_dims_t){m, v}, dnnl_f32, dnnl_ab));
-    require_dnnl(dnnl_matmul_desc_init(&operation, &source, &weight, NULL, &out));
-    require_dnnl(dnnl_primitive_desc_create(&p.description, &operation, NULL, cpu->engine, NULL));
-    require_dnnl(dnnl_primitive_create(&p.primitive, p.description));
-    const dnnl_memory_desc_t *best = dnnl_primitive_desc_query_md(p.description, dnnl_query_weights_md, 0);
-    dnnl_memory_t from;
-    dnnl_primitive_desc_t reorder_description;
-    dnnl_primitive_t reorder;
-    require_dnnl(dnnl_memory_create(&from, &plain, cpu->engine, h->w.data));
-    require_dnnl(dnnl_memory_create(&p.weight, best, cpu->engine, DNNL_MEMORY_ALLOCATE));
-    require_dnnl(
-        dnnl_reorder_primitive_desc_create(&reorder_description, &plain, cpu->engine, best, cpu->engine, NULL));
-    require_dnnl(dnnl_primitive_create(&reorder, reorder_description));
-    dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, p.weight}};
-    require_dnnl(dnnl_primitive_execute(reorder, cpu->stream, 2, arguments));
-    require_dnnl(dnnl_stream_wait(cpu->stream));
-    require_dnnl(dnnl_memory_create(&p.source, &source, cpu->engine, DNNL_MEMORY_ALLOCATE));
-    require_dnnl(dnnl_memory_create(&p.out, &out, cpu->engine, h->logits.data));
-    void *rounded;
-    require_dnnl(dnnl_memory_get_data_handle(p.source, &rounded));
-    vl_cpu_to_bf16(rounded, h->x, THREADS);
-    dnnl_primitive_destroy(reorder);
-    dnnl_primitive_desc_destroy(reorder_description);
-    dnnl_memory_destroy(from);
-    return p;
-}
-
-static void packed_free(packed_product *p)
-{
-    dnnl_primitive_destroy(p->primitive);
-    dnnl_primitive_desc_destroy(p->description);
-    dnnl_memory_destroy(p->source);
-    dnnl_memory_destroy(p->weight);
-    dnnl_memory_destroy(p->out);
-}
-
-static void time_packed(timing *t, const vl_cpu *cpu, const packed_product *p)
-{
-    dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, p->source}, {DNNL_ARG_WEIGHTS, p->weight}, {DNNL_ARG_DST, p->out}};
-    double start = now();
-    require_dnnl(dnnl_primitive_execute(p->primitive, cpu->stream, 3, arguments));
-    require_dnnl(dnnl_stream_wait(cpu->stream));
-    t->seconds[t->n++] = now() - start;
-}
-
-static void time_loss(timing *t, const head_arrays *h, vl_loss kind, bool gradient)
-{
-    vl_unembed_loss_args args = {.loss = h->loss,
-                                 .x = h->x,
-                                 .head = h->resident,
-                                 .teacher_logits = h->teacher,
-                                 .teacher_lse = h->lse,
-                                 .kind = kind};
-    if (gradient)
-        args.dx = h->dx;
-    double start = now();
-    require(vl_op_unembed_loss(device, &args, &error));
-    t->seconds[t->n++] = now() - start;
-}
-
-static void bench_shape(int64_t m, int64_t d, int64_t v)
-{
-    printf("head d=%lld V=%lld, %lld rows, %d threads\n", (long long)d, (long long)v, (long long)m, THREADS);
-    head_arrays h = head_new(m, d, v);
-    /* the peak: oneDNN on the shape where it does best */
-    head_arrays peak = head_new(2048, 4096, 32000);
-    const vl_cpu *cpu = device->context;
-    packed_product packed_peak = packed_new(cpu, &peak), packed_here = packed_new(cpu, &h);
-    enum { PEAK, PEAK_PACKED, PLAIN, PACKED, TEACHER, LOSS, GRADIENT, REVERSE, N_MEASURED };
-    timing t[N_MEASURED] = {{.name = "oneDNN 2048x4096x32000"}, {.name = "  the same, packed weights"},
-                            {.name = "oneDNN x W^T"},           {.name = "  the same, packed weights"},
-                            {.name = "panels x W^T (teacher)"}, {.name = "KL loss alone"},
-                            {.name = "KL loss and gradient"},   {.name = "reverse KL and gradient"}};
-    for (int round = 0; round < ROUNDS; round++) {
-        time_linear(&t[PEAK], &peak, peak.plain);
-        time_packed(&t[PEAK_PACKED], cpu, &packed_peak);
-        time_loss(&t[GRADIENT], &h, VL_LOSS_KL, true);
-        time_linear(&t[PLAIN], &h, h.plain);
-        time_packed(&t[PACKED], cpu, &packed_here);
-        time_linear(&t[TEACHER], &h, h.resident);
-        time_loss(&t[LOSS], &h, VL_LOSS_KL, false);
-        time_loss(&t[REVERSE], &h, VL_LOSS_REVERSE_KL, true);
-    }
-    double peak_work = 2e-9 * 2048 * 4096.0 * 32000, forward = 2e-9 * (double)m * (double)d * (double)v;
-    for (int i = 0; i < N_MEASURED; i++) {
-        double work = i == PEAK || i == PEAK_PACKED ? peak_work : i == GRADIENT || i == REVERSE ? 2 * forward : forward;
-        report(&t[i], work, "GF/s", i == PEAK ? NULL : &t[PEAK], peak_work);
-    }
-    packed_free(&packed_peak);
-    packed_free(&packed_here);
-    head_free(&peak);
-    head_free(&h);
-}
-
-static void bench_head_576(void)
-{
-    bench_shape(2016, 576, 49152);
-}
-
-static void bench_head_2048(void)
-{
-    bench_shape(2016, 2048, 49152);
-}
-
-static void bench_head_4096(void)
-{
-    bench_shape(2016, 4096, 32000);
-}
-
-static void bench_head_128k(void)
-{
-    bench_shape(2016, 4096, 128256);
 }
 
 /* ---- attention ---- */
@@ -348,7 +161,7 @@ static void bench_attention_of(int64_t tq, int64_t tk, int heads, int kv_heads, 
         t.seconds[t.n++] = now() - start;
     }
     double pairs = causal ? (double)tq * ((double)tk - (double)(tq - 1) / 2) : (double)tq * (double)tk;
-    report(&t, 4e-9 * pairs * (double)heads * (double)width, "GF/s", NULL, 0);
+    report(&t, 4e-9 * pairs * (double)heads * (double)width, "GF/s");
     vl_tensor all[] = {q, k, v, out};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         vl_device_free(device, all[i].data);
@@ -409,7 +222,7 @@ static void bench_rows(void)
             t[f].seconds[t[f].n++] = now() - start;
         }
     for (int f = 0; f < N_FUNCTIONS; f++)
-        report(&t[f], 1e-9 * M * N, "Gelem/s", NULL, 0);
+        report(&t[f], 1e-9 * M * N, "Gelem/s");
     vl_tensor all[] = {x, y, half, weight, lse, other};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         vl_device_free(device, all[i].data);
@@ -421,10 +234,6 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } all[] = {{"kernel", bench_kernel},
-               {"head-576", bench_head_576},
-               {"head-2048", bench_head_2048},
-               {"head-4096", bench_head_4096},
-               {"head-128k", bench_head_128k},
                {"attention", bench_attention},
                {"rows", bench_rows}};
     cpu_time = argc > 1 && strcmp(argv[1], "cpu-time") == 0;

@@ -20,6 +20,10 @@ expect 2 'unknown option --jsn' "$vlens" eval good.yaml --jsn
 expect 2 'an argument is missing' "$vlens" train
 expect 2 'one argument too many' "$vlens" train good.yaml more.yaml
 expect 2 'a value is missing' "$vlens" train good.yaml --set
+expect 2 'an argument is missing' "$vlens" bench
+expect 2 'nothing that it measures' "$vlens" bench speed
+expect 2 'expected a size like' "$vlens" bench kl --size 64
+expect 2 'rounds, at most' "$vlens" bench kl --size 64x256 --rows 8 --rounds 1000
 expect 0 'usage: vlens train' "$vlens" train --help
 
 # configuration: line, column, nearest key

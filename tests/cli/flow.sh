@@ -80,4 +80,19 @@ a, b = map(tensors, sys.argv[1:])
 assert a.keys() == b.keys() and all(a[k] == b[k] for k in a)
 PY
 
+# benchmarks: every line counts work and time, and names its share of the first
+for what in gemm kl; do
+    expect 0 'library' "$vlens" bench $what --size 64x256 --size 96x300 --rows 8 --rounds 2 --json
+    python3 - "$work/stdout" <<'PY' || fail "the JSON of bench $what does not hold what it promises"
+import json, sys
+results = json.load(open(sys.argv[1]))["results"]
+assert [r["title"].split(", ")[1] for r in results] == ["d=64 V=256", "d=96 V=300"], results
+for r in results:
+    assert len(r["lines"]) >= 3 and r["lines"][0]["share"] == 1
+    for line in r["lines"]:
+        assert 0 < line["best_seconds"] <= line["median_seconds"] and line["best"] >= line["median"] > 0
+        assert abs(line["share"] - line["median"] / r["lines"][0]["median"]) < 1e-3 * max(1, line["share"])
+PY
+done
+
 finish

@@ -145,6 +145,7 @@ int cmd_view(const cli_command *self, int argc, char **argv);
 int cmd_export(const cli_command *self, int argc, char **argv);
 int cmd_import(const cli_command *self, int argc, char **argv);
 int cmd_verify(const cli_command *self, int argc, char **argv);
+int cmd_bench(const cli_command *self, int argc, char **argv);
 int cmd_doctor(const cli_command *self, int argc, char **argv);
 
 #endif

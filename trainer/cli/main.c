@@ -31,6 +31,7 @@ const cli_command cli_commands[] = {
      "export wrote. Nothing in params.pt is run.",
      cmd_import},
     {"verify", "PATH", "check every byte of a model, cache or lens", NULL, cmd_verify},
+    {"bench", "WHAT", "how fast this machine is at it", NULL, cmd_bench},
     {"doctor", "", "device, libraries, processor, threads", NULL, cmd_doctor},
     {NULL, NULL, NULL, NULL, NULL},
 };
