@@ -3,8 +3,8 @@ function(vlens_target_defaults target)
   target_compile_definitions(${target} PRIVATE _DEFAULT_SOURCE _POSIX_C_SOURCE=200809L
     VLENS_VERSION="${PROJECT_VERSION}")
   target_compile_options(${target} PRIVATE
-    -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
-    -Wwrite-strings -Wundef -Wformat=2
+    -Wall -Wextra -Wpedantic -Wshadow -Wvla -Wpointer-arith -Wwrite-strings -Wundef -Wformat=2
+    $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
     # gcc does not see that an out parameter is set whenever a vl_status is VL_OK
     $<$<C_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
     "$<$<C_COMPILER_ID:Clang>:-Wno-gnu-empty-struct;-Wno-pass-failed>"
@@ -33,6 +33,21 @@ function(vlens_layer name)
   target_link_libraries(vlens_${name} PUBLIC ${ARG_LIBRARIES} OpenMP::OpenMP_C Threads::Threads m)
 endfunction()
 
+# vlens_plugin(NAME SOURCES a.cu ... [LIBRARIES ...]): a backend as a shared object beside libvlens, with its own copy of
+# what it uses of base: nothing of libvlens is exported for it.
+function(vlens_plugin name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBRARIES" ${ARGN})
+  add_library(${name} MODULE ${ARG_SOURCES})
+  foreach(file status mem tensor)
+    target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/trainer/base/${file}.c)
+  endforeach()
+  target_compile_definitions(${name} PRIVATE _DEFAULT_SOURCE _POSIX_C_SOURCE=200809L VLENS_VERSION="${PROJECT_VERSION}")
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
+  target_link_libraries(${name} PRIVATE ${ARG_LIBRARIES})
+  set_target_properties(${name} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR} C_VISIBILITY_PRESET hidden
+    CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON)
+endfunction()
+
 # vlens_test(NAME LAYER fit SOURCES test_x.c [LABELS unit] [ARGS ...]): a cmocka program that links the objects
 # of every layer up to LAYER, so that it sees internal functions too.
 function(vlens_test name)
@@ -47,6 +62,7 @@ function(vlens_test name)
     endif()
   endforeach()
   target_link_libraries(${name} PRIVATE cmocka)
+  set_target_properties(${name} PROPERTIES BUILD_RPATH ${PROJECT_BINARY_DIR}) # where the plug-ins are
   add_test(NAME ${name} COMMAND ${name} ${ARG_ARGS})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 600)

@@ -55,6 +55,7 @@ struct vl_device {
     void *context;
     char name[32];
     char description[256];
+    char note[600]; /* why "auto" did not take a GPU, or "" */
     int threads;
 };
 

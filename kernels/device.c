@@ -4,32 +4,90 @@
 #include <string.h>
 
 #include "kernels/backend.h"
+#include "kernels/plugin.h"
 #include "trainer/base/mem.h"
+
+#define CUDA_PLUGIN        "libvlens_cuda.so"
+#define CUDA_ON_CPU_PLUGIN "libvlens_cuda_on_cpu.so"
+
+/* "cuda" or "cuda:N" */
+static bool cuda_index(int *index, const char *name)
+{
+    char *end;
+    *index = 0;
+    if (strncmp(name, "cuda", 4) != 0)
+        return false;
+    if (!name[4])
+        return true;
+    if (name[4] != ':' || name[5] < '0' || name[5] > '9')
+        return false;
+    long n = strtol(name + 5, &end, 10);
+    *index = (int)n;
+    return !*end && n < 1024;
+}
+
+static vl_status open_backend(vl_device *device, const vl_backend *backend, int index, int n_threads, vl_error *err)
+{
+    VL_TRY(backend->open(&device->context, index, n_threads, err));
+    device->backend = backend;
+    snprintf(device->name, sizeof device->name, "%s", backend->name);
+    if (index > 0)
+        snprintf(device->name, sizeof device->name, "%s:%d", backend->name, index);
+    backend->describe(device->context, device->description, sizeof device->description, &device->threads);
+    return VL_OK;
+}
+
+static vl_status open_plugin(vl_device *device, const char *file, int index, int n_threads, vl_error *err)
+{
+    const vl_backend *backend;
+    VL_TRY(vl_plugin_load(&backend, file, err));
+    return open_backend(device, backend, index, n_threads, err);
+}
+
+/* A GPU where one answers; otherwise the processor, with the reason kept. */
+static vl_status open_best(vl_device *device, int n_threads, vl_error *err)
+{
+    vl_error reason = VL_ERROR_INIT;
+    vl_status status;
+    if (vl_plugin_driver_present())
+        status = open_plugin(device, CUDA_PLUGIN, 0, n_threads, &reason);
+    else
+        status = vl_fail(&reason, VL_EDEVICE, "no NVIDIA driver is installed (libcuda.so.1)");
+    if (status == VL_OK)
+        return VL_OK;
+    snprintf(device->note, sizeof device->note, "no GPU is used: %s", reason.message);
+    return open_backend(device, &vl_backend_cpu, 0, n_threads, err);
+}
+
+static vl_status open_named(vl_device *device, const char *name, int n_threads, vl_error *err)
+{
+    int index = 0;
+    vl_status status;
+    if (!strcmp(name, "auto"))
+        return open_best(device, n_threads, err);
+    if (!strcmp(name, "cpu"))
+        return open_backend(device, &vl_backend_cpu, 0, n_threads, err);
+    if (!strcmp(name, "cuda_on_cpu")) /* CUDA's sources on the processor, for tests */
+        status = open_plugin(device, CUDA_ON_CPU_PLUGIN, 0, n_threads, err);
+    else if (cuda_index(&index, name))
+        status = open_plugin(device, CUDA_PLUGIN, index, n_threads, err);
+    else
+        return vl_fail(err, VL_EINVAL, "device \"%s\" is not known, expected auto, cpu, cuda or cuda:N", name);
+    return status == VL_OK ? VL_OK : vl_error_prefix(err, status, "device %s: ", name);
+}
 
 vl_status vl_device_open(vl_device **out, const char *name, int n_threads, vl_error *err)
 {
     *out = NULL;
-    const vl_backend *backend = NULL;
-    int index = 0;
-    if (!strcmp(name, "auto") || !strcmp(name, "cpu"))
-        backend = &vl_backend_cpu;
-    else if (!strcmp(name, "cuda") || !strncmp(name, "cuda:", 5))
-        return vl_fail(err, VL_EDEVICE, "device %s: this build has no CUDA backend (it has: cpu)", name);
-    else
-        return vl_fail(err, VL_EINVAL, "device \"%s\" is not known, expected auto, cpu, cuda or cuda:N", name);
     vl_device *device = vl_calloc(1, sizeof *device);
     if (!device)
         return vl_fail_nomem(err, "device");
-    device->backend = backend;
-    vl_status status = backend->open(&device->context, index, n_threads, err);
-    if (status != VL_OK) {
+    vl_status status = open_named(device, name, n_threads, err);
+    if (status == VL_OK)
+        *out = device;
+    else
         vl_free(device);
-        return status;
-    }
-    snprintf(device->name, sizeof device->name, "%s", backend->name);
-    backend->describe(device->context, device->description, sizeof device->description, &device->threads);
-    *out = device;
-    return VL_OK;
+    return status;
 }
 
 void vl_device_close(vl_device *device)
@@ -50,6 +108,11 @@ const char *vl_device_description(const vl_device *device)
     return device->description;
 }
 
+const char *vl_device_note(const vl_device *device)
+{
+    return device->note;
+}
+
 int vl_device_threads(const vl_device *device)
 {
     return device->threads;
@@ -67,8 +130,7 @@ void vl_device_free(vl_device *device, void *memory)
         device->backend->free(device->context, memory);
 }
 
-vl_status vl_tensor_new(vl_tensor *out, vl_device *device, vl_dtype dtype, int64_t rows, int64_t columns,
-                        vl_error *err)
+vl_status vl_tensor_new(vl_tensor *out, vl_device *device, vl_dtype dtype, int64_t rows, int64_t columns, vl_error *err)
 {
     size_t bytes;
     *out = vl_tensor_2d(NULL, dtype, rows, columns);

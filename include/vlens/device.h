@@ -26,7 +26,8 @@ typedef enum vl_precision {
     VL_PRECISION_FAST      /* bf16 GEMMs, weights of any type rounded to bf16 */
 } vl_precision;
 
-/* Opens "auto", "cpu", "cuda" or "cuda:N". `n_threads` = 0 takes every core that the process may use.
+/* Opens "auto", "cpu", "cuda" or "cuda:N". "auto" is "cuda" where a driver and a device answer, "cpu" otherwise (and
+ * vl_device_note says why). `n_threads` = 0 takes every core that the process may use.
  * The caller closes *out after everything that was made on it. Errors: VL_EDEVICE, VL_ENOMEM. */
 VL_API vl_status vl_device_open(vl_device **out, const char *name, int n_threads, vl_error *err);
 VL_API void vl_device_close(vl_device *device);
@@ -35,6 +36,8 @@ VL_API void vl_device_close(vl_device *device);
 VL_API const char *vl_device_name(const vl_device *device);
 /* One line for people: processor, instruction set in use, threads, libraries. Borrowed. */
 VL_API const char *vl_device_description(const vl_device *device);
+/* Why "auto" gave the processor and not a GPU, in one line for people; "" otherwise. Borrowed. */
+VL_API const char *vl_device_note(const vl_device *device);
 VL_API int vl_device_threads(const vl_device *device);
 
 /* Copies a dense or row-strided device tensor to dense host memory (same dtype), and back. Both wait. */

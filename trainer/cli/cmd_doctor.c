@@ -22,6 +22,8 @@ int cmd_doctor(const cli_command *self, int argc, char **argv)
     if (status == VL_OK) {
         printf("vlens      %s\n", vl_version());
         printf("device     %s: %s\n", vl_device_name(device), vl_device_description(device));
+        if (*vl_device_note(device))
+            printf("           %s\n", vl_device_note(device));
         printf("processors %ld online, %d threads in use\n", sysconf(_SC_NPROCESSORS_ONLN), vl_device_threads(device));
         char bytes[32];
         printf("memory     %s\n", cli_bytes(bytes, (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE)));

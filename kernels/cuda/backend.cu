@@ -1,0 +1,192 @@
+/* The CUDA backend: its context, its memory and its table. */
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/cuda/context.h"
+
+#ifdef VL_CUDA_ON_CPU
+#define BACKEND_NAME "cuda_on_cpu"
+#else
+#define BACKEND_NAME "cuda"
+#endif
+
+vl_status vl_cuda_check(cudaError_t code, const char *what, vl_error *err)
+{
+    if (code == cudaSuccess)
+        return VL_OK;
+    return vl_fail(err, code == cudaErrorMemoryAllocation ? VL_ENOMEM : VL_EDEVICE, "%s: %s", what,
+                   cudaGetErrorString(code));
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------ */
+
+static vl_status cuda_alloc(void *context, void **out, size_t bytes, vl_error *err)
+{
+    (void)context;
+    cudaError_t code = cudaMalloc(out, bytes ? bytes : 1);
+    if (code == cudaErrorMemoryAllocation) {
+        size_t available = 0, total = 0;
+        cudaGetLastError(); /* the failed call is dealt with here: it must not be found by the next launch */
+        cudaMemGetInfo(&available, &total);
+        return vl_fail(err, VL_ENOMEM, "out of memory: %zu bytes on the CUDA device, which has %zu free of %zu", bytes,
+                       available, total);
+    }
+    return vl_cuda_check(code, "cudaMalloc", err);
+}
+
+/* cudaFree waits for the device, so that queued work never loses its memory. */
+static void cuda_free(void *context, void *memory)
+{
+    (void)context;
+    cudaFree(memory);
+}
+
+vl_status vl_cuda_area_get(vl_cuda *cuda, vl_cuda_area area, size_t bytes, void **out, vl_error *err)
+{
+    if (bytes > cuda->areas[area].bytes) {
+        cuda_free(cuda, cuda->areas[area].memory);
+        cuda->areas[area].memory = NULL;
+        cuda->areas[area].bytes = 0;
+        VL_TRY(cuda_alloc(cuda, &cuda->areas[area].memory, bytes, err));
+        cuda->areas[area].bytes = bytes;
+    }
+    *out = cuda->areas[area].memory;
+    return VL_OK;
+}
+
+vl_status vl_cuda_scratch(vl_cuda *cuda, size_t bytes, void **out, vl_error *err)
+{
+    return vl_cuda_area_get(cuda, VL_CUDA_AREA_OP, bytes, out, err);
+}
+
+static vl_status cuda_sync(void *context, vl_error *err)
+{
+    vl_cuda *cuda = (vl_cuda *)context;
+    return vl_cuda_check(cudaStreamSynchronize(cuda->stream), "the CUDA device", err);
+}
+
+static vl_status cuda_zero(void *context, vl_tensor out, vl_error *err)
+{
+    vl_cuda *cuda = (vl_cuda *)context;
+    size_t element = vl_dtype_size(out.dtype), width = (size_t)out.shape[out.ndim - 1] * element;
+    size_t rows = out.ndim == 2 ? (size_t)out.shape[0] : 1;
+    if (rows == 0 || width == 0)
+        return VL_OK;
+    return vl_cuda_check(cudaMemset2DAsync(out.data, (size_t)out.row_stride * element, 0, width, rows, cuda->stream),
+                         "zero", err);
+}
+
+/* ---- the context ------------------------------------------------------------------------------------------- */
+
+static void cuda_close(void *context)
+{
+    vl_cuda *cuda = (vl_cuda *)context;
+    if (cuda->stream)
+        cudaStreamSynchronize(cuda->stream);
+    vl_cuda_stages_close(cuda);
+    for (int i = 0; i < VL_CUDA_AREA_COUNT; i++)
+        cuda_free(cuda, cuda->areas[i].memory);
+    vl_cuda_plans_free(cuda->plans);
+    if (cuda->blas)
+        cublasLtDestroy(cuda->blas);
+    if (cuda->copy)
+        cudaStreamDestroy(cuda->copy);
+    if (cuda->stream)
+        cudaStreamDestroy(cuda->stream);
+    vl_free(cuda);
+}
+
+static vl_status find_device(int index, vl_error *err)
+{
+    int count = 0; /* left unwritten by a call that fails */
+    cudaError_t code = cudaGetDeviceCount(&count);
+    if (code != cudaSuccess)
+        return vl_fail(err, VL_EDEVICE, "no CUDA device answers: %s", cudaGetErrorString(code));
+    if (index >= count)
+        return vl_fail(err, VL_EDEVICE, "there is no CUDA device %d (there are %d, counted from 0)", index, count);
+    return vl_cuda_check(cudaSetDevice(index), "cudaSetDevice", err);
+}
+
+static vl_status learn_properties(vl_cuda *cuda, vl_error *err)
+{
+    int major = 0, minor = 0;
+    VL_TRY(vl_cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda->index),
+                         "compute capability", err));
+    VL_TRY(vl_cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, cuda->index),
+                         "compute capability", err));
+    VL_TRY(vl_cuda_check(cudaDeviceGetAttribute(&cuda->multiprocessors, cudaDevAttrMultiProcessorCount, cuda->index),
+                         "multiprocessors", err));
+    VL_TRY(
+        vl_cuda_check(cudaDeviceGetAttribute(&cuda->shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, cuda->index),
+                      "shared memory", err));
+    cuda->capability = 10 * major + minor;
+    cuda->has_bf16 = major >= 8;
+    if (cuda->capability < 75)
+        return vl_fail(err, VL_EDEVICE, "CUDA device %d has compute capability %d.%d, at least 7.5 is needed",
+                       cuda->index, major, minor);
+    return VL_OK;
+}
+
+static vl_status open_parts(vl_cuda *cuda, vl_error *err)
+{
+    VL_TRY(find_device(cuda->index, err));
+    VL_TRY(learn_properties(cuda, err));
+    VL_TRY(vl_cuda_check(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "stream", err));
+    VL_TRY(vl_cuda_check(cudaStreamCreateWithFlags(&cuda->copy, cudaStreamNonBlocking), "stream", err));
+    if (cublasLtCreate(&cuda->blas) != CUBLAS_STATUS_SUCCESS)
+        return vl_fail(err, VL_EDEVICE, "cuBLASLt cannot start on CUDA device %d", cuda->index);
+    return vl_cuda_stages_open(cuda, err);
+}
+
+static vl_status cuda_open(void **context, int index, int threads, vl_error *err)
+{
+    (void)threads; /* of the processor: nothing here computes on it */
+    vl_cuda *cuda = (vl_cuda *)vl_calloc(1, sizeof *cuda);
+    if (!cuda)
+        return vl_fail_nomem(err, "CUDA device");
+    cuda->index = index;
+    vl_status status = open_parts(cuda, err);
+    if (status == VL_OK)
+        *context = cuda;
+    else
+        cuda_close(cuda);
+    return status;
+}
+
+static void cuda_describe(void *context, char *text, size_t size, int *threads)
+{
+    const vl_cuda *cuda = (const vl_cuda *)context;
+    cudaDeviceProp properties;
+    size_t available = 0, total = 0;
+    memset(&properties, 0, sizeof properties);
+    cudaGetDeviceProperties(&properties, cuda->index);
+    cudaMemGetInfo(&available, &total);
+    snprintf(text, size, "%s, compute capability %d.%d, %.1f of %.1f GiB free, CUDA %d.%d, cuBLASLt %zu",
+             properties.name, cuda->capability / 10, cuda->capability % 10, (double)available / (1 << 30),
+             (double)total / (1 << 30), CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cublasLtGetVersion());
+    *threads = 1;
+}
+
+static vl_backend make_table(void)
+{
+    vl_backend table;
+    memset(&table, 0, sizeof table);
+    table.name = BACKEND_NAME;
+    table.open = cuda_open;
+    table.close = cuda_close;
+    table.describe = cuda_describe;
+    table.alloc = cuda_alloc;
+    table.free = cuda_free;
+    table.read = vl_cuda_read;
+    table.write = vl_cuda_write;
+    table.sync = cuda_sync;
+    table.zero = cuda_zero;
+    return table;
+}
+
+/* The one symbol of the plug-in. NULL where the caller was built from another version of the table. */
+extern "C" __attribute__((visibility("default"))) const vl_backend *vl_cuda_backend(const char *version, size_t size)
+{
+    static const vl_backend table = make_table();
+    return size == sizeof table && !strcmp(version, VLENS_VERSION) ? &table : NULL;
+}

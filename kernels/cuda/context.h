@@ -1,0 +1,143 @@
+/* kernels/cuda/context.h - the context of a CUDA device, and what its files share.
+ *
+ * Work is queued on one stream in call order. Data from the host goes through a second stream (transfer.cu), so that it
+ * travels while earlier work computes. */
+#ifndef VL_KERNELS_CUDA_CONTEXT_H
+#define VL_KERNELS_CUDA_CONTEXT_H
+
+#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/device.cuh"
+
+extern "C" {
+#include "kernels/backend.h"
+#include "trainer/base/mem.h"
+#include "trainer/base/status.h"
+}
+
+/* Areas of device memory that grow and are kept between calls. */
+typedef enum vl_cuda_area {
+    VL_CUDA_AREA_OP = 0, /* vl_cuda_scratch: whatever one op needs */
+    VL_CUDA_AREA_LEFT,   /* bf16 copy of the left operand of a product */
+    VL_CUDA_AREA_RIGHT,  /* bf16 copy of the right one, or widened weights */
+    VL_CUDA_AREA_BLAS,   /* cuBLASLt's workspace */
+    VL_CUDA_AREA_COUNT
+} vl_cuda_area;
+
+enum { VL_CUDA_STAGES = 2 };
+
+/* Pinned host memory and device memory of the same size: data is on its way through one while the other is in use. */
+typedef struct vl_cuda_stage {
+    void *host, *device;
+    size_t bytes;
+    cudaEvent_t uploaded; /* the host side may be written again */
+    cudaEvent_t consumed; /* the device side may be written again */
+} vl_cuda_stage;
+
+typedef struct vl_cuda_plans vl_cuda_plans; /* gemm.cu: algorithms chosen by cuBLASLt */
+
+typedef struct vl_cuda {
+    int index;
+    int capability; /* 10 * major + minor */
+    int multiprocessors;
+    int shared_limit;    /* bytes of shared memory that a block may ask for (opt-in) */
+    bool has_bf16;       /* multiplies bf16 (compute capability 8.0) */
+    cudaStream_t stream; /* all work of the device, in call order */
+    cudaStream_t copy;   /* from the host */
+    cublasLtHandle_t blas;
+    vl_cuda_plans *plans;
+    vl_cuda_stage stages[VL_CUDA_STAGES];
+    int next_stage;
+    struct {
+        void *memory;
+        size_t bytes;
+    } areas[VL_CUDA_AREA_COUNT];
+} vl_cuda;
+
+/* VL_OK, or VL_EDEVICE ("what: CUDA's text"); VL_ENOMEM for a lack of memory. Right after a launch:
+ * return vl_cuda_check(cudaGetLastError(), "norm", err). */
+vl_status vl_cuda_check(cudaError_t code, const char *what, vl_error *err);
+
+/* At least `bytes` of device memory, 256-byte aligned, valid until the next call (of the same op or another); freed
+ * at close. An op calls it once and divides what it gets. vl_cuda_multiply does not touch it. */
+vl_status vl_cuda_scratch(vl_cuda *cuda, size_t bytes, void **out, vl_error *err);
+vl_status vl_cuda_area_get(vl_cuda *cuda, vl_cuda_area area, size_t bytes, void **out, vl_error *err);
+
+/* ---- transfer.cu ------------------------------------------------------------------------------------------- */
+
+vl_status vl_cuda_stages_open(vl_cuda *cuda, vl_error *err);
+void vl_cuda_stages_close(vl_cuda *cuda);
+/* A stage of at least `bytes` whose host side may be written now. Then upload (the compute stream waits for the data),
+ * queue what reads stage->device on cuda->stream, and release. */
+vl_status vl_cuda_stage_get(vl_cuda *cuda, size_t bytes, vl_cuda_stage **out, vl_error *err);
+vl_status vl_cuda_stage_upload(vl_cuda *cuda, vl_cuda_stage *stage, size_t bytes, vl_error *err);
+vl_status vl_cuda_stage_release(vl_cuda *cuda, vl_cuda_stage *stage, vl_error *err);
+vl_status vl_cuda_read(void *context, void *host, const vl_tensor *tensor, vl_error *err);
+vl_status vl_cuda_write(void *context, const vl_tensor *tensor, const void *host, vl_error *err);
+
+/* ---- gemm.cu ----------------------------------------------------------------------------------------------- */
+
+/* out = alpha * (op(a) op(b)) + beta * out + bias, row-major, fp32 accumulation (never TF32). */
+typedef struct vl_cuda_product {
+    int64_t m, n, k;
+    const void *a;                 /* [m, k], or [k, m] when transpose_a */
+    const void *b;                 /* [k, n], or [n, k] when transpose_b */
+    int64_t a_row, b_row, out_row; /* elements from row to row */
+    bool transpose_a, transpose_b;
+    bool bf16;         /* a and b are bf16; otherwise f32 */
+    float *out;        /* [m, n] */
+    const float *bias; /* [n] or NULL */
+    float alpha, beta; /* beta == 0 does not read out */
+} vl_cuda_product;
+vl_status vl_cuda_multiply(vl_cuda *cuda, const vl_cuda_product *product, vl_error *err);
+void vl_cuda_plans_free(vl_cuda_plans *plans);
+
+/* ---- linear.cu --------------------------------------------------------------------------------------------- */
+
+typedef struct vl_cuda_matrix {
+    const void *host; /* [n_out, n_in] as given: borrowed */
+    void *device;     /* [n_out, n_in], or NULL: streamed through the stages on every use */
+    vl_dtype dtype;   /* of `device`, or of `host` where streamed */
+    int64_t n_out, n_in;
+    bool bf16; /* multiply in bf16 */
+} vl_cuda_matrix;
+
+/* x [M, N] rounded to bf16, densely, in VL_CUDA_AREA_LEFT or _RIGHT. */
+vl_status vl_cuda_to_bf16(vl_cuda *cuda, vl_cuda_area area, vl_tensor x, vl_bf16 **out, vl_error *err);
+
+/* ---- the ops ----------------------------------------------------------------------------------------------- */
+
+vl_status vl_cuda_matrix_new(void *context, void **data, const vl_matrix_args *args, vl_error *err);
+void vl_cuda_matrix_free(void *context, void *data);
+vl_status vl_cuda_linear(void *context, const vl_linear_args *args, vl_error *err);
+vl_status vl_cuda_gemm(void *context, const vl_gemm_args *args, vl_error *err);
+vl_status vl_cuda_embed(void *context, const vl_embed_args *args, vl_error *err);
+vl_status vl_cuda_norm(void *context, const vl_norm_args *args, vl_error *err);
+vl_status vl_cuda_norm_backward(void *context, const vl_norm_backward_args *args, vl_error *err);
+vl_status vl_cuda_rope(void *context, const vl_rope_args *args, vl_error *err);
+vl_status vl_cuda_attention(void *context, const vl_attention_args *args, vl_error *err);
+vl_status vl_cuda_activation(void *context, const vl_activation_args *args, vl_error *err);
+vl_status vl_cuda_add(void *context, const vl_add_args *args, vl_error *err);
+vl_status vl_cuda_patchify(void *context, const vl_patchify_args *args, vl_error *err);
+vl_status vl_cuda_cast(void *context, const vl_cast_args *args, vl_error *err);
+vl_status vl_cuda_logsumexp(void *context, const vl_logsumexp_args *args, vl_error *err);
+vl_status vl_cuda_topk(void *context, const vl_topk_args *args, vl_error *err);
+vl_status vl_cuda_metrics(void *context, const vl_metrics_args *args, vl_error *err);
+vl_status vl_cuda_unembed_loss(void *context, const vl_unembed_loss_args *args, vl_error *err);
+vl_status vl_cuda_column_sum(void *context, const vl_column_sum_args *args, vl_error *err);
+vl_status vl_cuda_sum_squares(void *context, double *out, vl_tensor x, vl_error *err);
+vl_status vl_cuda_sgd(void *context, const vl_sgd_args *args, vl_error *err);
+vl_status vl_cuda_adam(void *context, const vl_adam_args *args, vl_error *err);
+
+static inline float *vl_cuda_row(vl_tensor t, int64_t row)
+{
+    return (float *)t.data + row * t.row_stride;
+}
+
+/* Blocks of a one-dimensional grid over n items; kernels stride over what is left. */
+static inline unsigned vl_cuda_blocks(int64_t items, int64_t per_block)
+{
+    int64_t blocks = (items + per_block - 1) / per_block;
+    return (unsigned)(blocks < 65535 ? blocks : 65535);
+}
+
+#endif

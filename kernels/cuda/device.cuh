@@ -1,0 +1,109 @@
+/* kernels/cuda/device.cuh - what kernels share: element types as float, 16-byte accesses, reductions.
+ *
+ * Every reduction adds in an order that depends on nothing but the shape, so that the same input gives the same bits.
+ */
+#ifndef VL_KERNELS_CUDA_DEVICE_CUH
+#define VL_KERNELS_CUDA_DEVICE_CUH
+
+#include <stdint.h>
+
+#include "kernels/cuda/cuda.cuh"
+
+typedef __nv_bfloat16 vl_bf16;
+typedef __half vl_f16;
+
+enum { VL_WARP = 32, VL_MAX_WARPS = 32 };
+#define VL_ALL_LANES 0xffffffffu
+
+/* ---- one element ------------------------------------------------------------------------------------------- */
+
+__device__ inline float vl_load(const float *at)
+{
+    return *at;
+}
+__device__ inline float vl_load(const vl_bf16 *at)
+{
+    return __bfloat162float(*at);
+}
+__device__ inline float vl_load(const vl_f16 *at)
+{
+    return __half2float(*at);
+}
+
+/* Rounded to nearest even. */
+__device__ inline void vl_store(float *at, float value)
+{
+    *at = value;
+}
+__device__ inline void vl_store(vl_bf16 *at, float value)
+{
+    *at = __float2bfloat16_rn(value);
+}
+__device__ inline void vl_store(vl_f16 *at, float value)
+{
+    *at = __float2half_rn(value);
+}
+
+/* ---- four at a time ---------------------------------------------------------------------------------------- */
+
+/* Whether rows of `stride` elements of `size` bytes from `at` allow 16-byte accesses in every row. */
+__host__ __device__ inline bool vl_aligned16(const void *at, int64_t stride, int size)
+{
+    return (uintptr_t)at % 16 == 0 && stride * size % 16 == 0;
+}
+
+__device__ inline float4 vl_load4(const float *at)
+{
+    return *reinterpret_cast<const float4 *>(at);
+}
+__device__ inline void vl_store4(float *at, float4 value)
+{
+    *reinterpret_cast<float4 *>(at) = value;
+}
+
+/* ---- reductions -------------------------------------------------------------------------------------------- */
+
+/* Over the 32 lanes; all lanes of the warp take part and get the result. */
+template <typename T> __device__ inline T vl_warp_sum(T value)
+{
+    for (int distance = VL_WARP / 2; distance > 0; distance /= 2)
+        value += __shfl_xor_sync(VL_ALL_LANES, value, distance);
+    return value;
+}
+
+template <typename T> __device__ inline T vl_warp_max(T value)
+{
+    for (int distance = VL_WARP / 2; distance > 0; distance /= 2) {
+        T other = __shfl_xor_sync(VL_ALL_LANES, value, distance);
+        value = other > value ? other : value;
+    }
+    return value;
+}
+
+/* Over a block of whole warps; every thread takes part and gets the result. `shared` [VL_MAX_WARPS] may be used again
+ * at once after the return. */
+template <typename T> __device__ inline T vl_block_sum(T value, T *shared)
+{
+    int lane = (int)threadIdx.x % VL_WARP, warp = (int)threadIdx.x / VL_WARP, warps = (int)blockDim.x / VL_WARP;
+    value = vl_warp_sum(value);
+    if (lane == 0)
+        shared[warp] = value;
+    __syncthreads();
+    value = vl_warp_sum(lane < warps ? shared[lane] : T(0));
+    __syncthreads();
+    return value;
+}
+
+template <typename T> __device__ inline T vl_block_max(T value, T *shared)
+{
+    int lane = (int)threadIdx.x % VL_WARP, warp = (int)threadIdx.x / VL_WARP, warps = (int)blockDim.x / VL_WARP;
+    value = vl_warp_max(value);
+    if (lane == 0)
+        shared[warp] = value;
+    __syncthreads();
+    value = vl_warp_max(shared[lane < warps ? lane : 0]);
+    __syncthreads();
+    return value;
+}
+
+#endif
