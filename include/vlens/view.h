@@ -21,6 +21,9 @@ typedef struct vl_reading_options {
     const char *prompt;       /* shown with the result of a live model; a cache brings its own; may be NULL */
     const char *const *track; /* [n_track] words of one token each, whose probability is kept at every cell */
     int64_t n_track;
+    bool trajectories; /* keep at each position the probability, at all states, of every token that is among the top k
+                        * at some state there: through the lens, or the logit lens without one. Costs a second pass
+                        * over the unembedding */
 } vl_reading_options;
 
 /* Runs the model over one sequence. The reading keeps no reference to the model. The caller frees *out. */
@@ -67,6 +70,9 @@ VL_API const char *vl_reading_piece(const vl_reading *reading, int32_t id);
 /* The reading at one position as an aligned table, both lenses side by side; and all of it as JSON. vl_release. */
 VL_API vl_status vl_reading_table(char **out, const vl_reading *reading, int64_t index, vl_error *err);
 VL_API vl_status vl_reading_json(char **out, const vl_reading *reading, vl_error *err);
+/* The data format, version 2, of the widgets of logitlenskit and nnsightful (docs/FORMATS.md): one lens, the tuned one
+ * where there is one. Needs a reading with trajectories: VL_EINVAL. vl_release. */
+VL_API vl_status vl_reading_json_v2(char **out, const vl_reading *reading, vl_error *err);
 /* One line per cell: position,state,lens,rank,id,token,probability. */
 VL_API vl_status vl_reading_csv(char **out, const vl_reading *reading, vl_error *err);
 

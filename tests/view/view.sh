@@ -23,6 +23,7 @@ expect 0 '"vlens-topk"' "$vlens" view --model "$model" --prompt hello --generate
 [ ! -s "$work/stderr" ] || fail "--quiet is not quiet"
 expect 2 'one position' "$vlens" topk --model "$model" --prompt hello --position all --svg map.svg
 expect 2 'expected an integer, or all' "$vlens" topk --model "$model" --prompt hello --position some
+expect 2 'expected table, csv, json or json-v2' "$vlens" topk --model "$model" --prompt hello --format xml
 expect 0 'position' "$vlens" topk --model "$model" --prompt hello --svg map.svg
 grep -q '</svg>' map.svg || fail "map.svg is not whole"
 finish

@@ -76,6 +76,7 @@ typedef struct cli_reading {
     const int64_t *positions; /* NULL: all */
     int64_t n_positions;
     bool raw, no_exif, allow_other_model;
+    bool trajectories;        /* as in vl_reading_options */
 } cli_reading;
 #define CLI_READING_OPTIONS(q)                                                                                       \
     {"model", 'm', CLI_TEXT, &(q).model, "DIR", "a Hugging Face directory, or a hub id in the local cache"},         \

@@ -3,18 +3,49 @@
 
 #include "trainer/cli/cli.h"
 
-static int print_reading(const cli_reading *q, bool csv, const vl_reading *reading)
+typedef enum topk_format { TABLE, CSV, JSON, JSON_V2, FORMATS } topk_format;
+static const char *const format_names[FORMATS] = {"table", "csv", "json", "json-v2"};
+
+/* --format, or what --csv and --json say. Returns -1 to go on. */
+static int read_format(topk_format *out, const char *name, bool csv, bool json)
+{
+    *out = csv ? CSV : json ? JSON : TABLE;
+    for (topk_format f = TABLE; name && f <= FORMATS; f++) {
+        if (f == FORMATS) {
+            fprintf(stderr, "vlens topk: --format is \"%s\", expected table, csv, json or json-v2\n", name);
+            return EXIT_USAGE;
+        }
+        if (!strcmp(name, format_names[f])) {
+            *out = f;
+            break;
+        }
+    }
+    return -1;
+}
+
+static vl_status text_of(char **out, topk_format format, const vl_reading *reading, int64_t index, vl_error *err)
+{
+    switch (format) {
+    case CSV: return vl_reading_csv(out, reading, err);
+    case JSON_V2: return vl_reading_json_v2(out, reading, err);
+    case JSON: return vl_reading_json(out, reading, err);
+    default: return vl_reading_table(out, reading, index, err);
+    }
+}
+
+static int print_reading(topk_format format, const vl_reading *reading)
 {
     vl_error err = VL_ERROR_INIT;
-    char *text = NULL;
+    int64_t n = format == TABLE ? vl_reading_get_info(reading).n_positions : 1;
     int code = EXIT_DONE;
-    if (q->common.json)
-        return cli_print_json(reading);
-    for (int64_t i = 0; code == EXIT_DONE && i < (csv ? 1 : vl_reading_get_info(reading).n_positions); i++) {
-        vl_status status = csv ? vl_reading_csv(&text, reading, &err) : vl_reading_table(&text, reading, i, &err);
+    for (int64_t i = 0; code == EXIT_DONE && i < n; i++) {
+        char *text = NULL;
+        vl_status status = text_of(&text, format, reading, i, &err);
         code = status == VL_OK ? cli_print(text) : cli_fail(status, &err);
         vl_release(text);
     }
+    if (code == EXIT_DONE && (format == JSON || format == JSON_V2))
+        code = cli_print("\n");
     return code;
 }
 
@@ -45,12 +76,14 @@ int cmd_topk(const cli_command *self, int argc, char **argv)
     cli_reading q = {.common = CLI_COMMON_INIT, .k = 5, .sample = -1};
     cli_list texts = {{NULL}, 0};
     bool csv = false;
-    const char *svg = NULL;
+    const char *svg = NULL, *name = NULL;
+    topk_format format = TABLE;
     const cli_option options[] = {
         CLI_READING_OPTIONS(q),
         {"position", 0, CLI_LIST, &texts, "N", "row of the sequence, -1 is the last (default; repeatable); or all"},
         {"svg", 0, CLI_TEXT, &svg, "FILE", "also write a heat map: a row per state, a column per rank"},
-        {"csv", 0, CLI_FLAG, &csv, NULL, "print CSV"},
+        {"csv", 0, CLI_FLAG, &csv, NULL, "the same as --format csv"},
+        {"format", 'f', CLI_TEXT, &name, "NAME", "table (default), csv, json, or json-v2 (for logitlenskit, nnsightful)"},
         CLI_COMMON_OPTIONS(q.common),
         CLI_OPTIONS_END,
     };
@@ -61,6 +94,8 @@ int cmd_topk(const cli_command *self, int argc, char **argv)
     if (code < 0)
         code = cli_check_reading(self, &q);
     if (code < 0)
+        code = read_format(&format, name, csv, q.common.json);
+    if (code < 0)
         code = read_positions(&q, positions, &texts);
     if (code >= 0)
         return code;
@@ -68,10 +103,11 @@ int cmd_topk(const cli_command *self, int argc, char **argv)
         fprintf(stderr, "vlens topk: --svg draws one position\n");
         return EXIT_USAGE;
     }
+    q.trajectories = format == JSON_V2;
     vl_status status = cli_open_reading(&reading, &q, &err);
     if (status == VL_OK && svg)
         status = vl_reading_write_svg(svg, reading, 0, &err);
-    code = status == VL_OK ? print_reading(&q, csv, reading) : cli_fail(status, &err);
+    code = status == VL_OK ? print_reading(format, reading) : cli_fail(status, &err);
     vl_reading_free(reading);
     return code;
 }

@@ -80,7 +80,8 @@ vl_status cli_open_reading(vl_reading **out, const cli_reading *q, vl_error *err
                                   .n_positions = q->n_positions,
                                   .prompt = q->prompt,
                                   .track = q->track.items,
-                                  .n_track = q->track.n};
+                                  .n_track = q->track.n,
+                                  .trajectories = q->trajectories};
     if (status == VL_OK)
         status =
             q->cache ? from_cache(out, q, device, &options, err) : from_model(out, q, config, device, &options, err);

@@ -24,6 +24,7 @@ void vl_reading_free(vl_reading *r)
     vl_free(r->kl);
     vl_free(r->tracked);
     vl_free(r->tracked_probability);
+    vl_trajectories_free(r);
     vl_free(r->model_id);
     vl_free(r->prompt);
     vl_free(r->answer);
@@ -83,7 +84,7 @@ typedef struct block_memory {
     vl_tensor lse, teacher_lse;    /* [rows] */
     vl_tensor values, ids, metrics; /* [rows, k], [rows, k] i32, [rows, VL_METRIC_COUNT] */
     float *host_values, *host_lse, *host_metrics;
-    float *host_logits; /* [rows, V]; NULL where no word is tracked */
+    float *host_logits; /* [rows, V]; NULL where no token is followed through all cells */
 } block_memory;
 
 static void block_clear(block_memory *b)
@@ -112,9 +113,10 @@ static vl_status block_alloc(block_memory *b, const vl_reading *r, int64_t rows,
     b->host_values = vl_alloc((size_t)(rows * r->k), sizeof(float));
     b->host_lse = vl_alloc((size_t)rows, sizeof(float));
     b->host_metrics = vl_alloc((size_t)rows, VL_METRIC_COUNT * sizeof(float));
-    if (r->n_tracked)
+    bool whole = r->n_tracked || r->trajectories;
+    if (whole)
         b->host_logits = vl_alloc((size_t)rows * (size_t)r->vocab_size, sizeof(float));
-    return b->host_values && b->host_lse && b->host_metrics && (b->host_logits || !r->n_tracked)
+    return b->host_values && b->host_lse && b->host_metrics && (b->host_logits || !whole)
                ? VL_OK
                : vl_fail_nomem(err, "reading");
 }
@@ -190,6 +192,28 @@ static vl_status fill_block(vl_reading *r, block_memory *b, const vl_reading_sou
     return VL_OK;
 }
 
+/* A second time over the states, now that the tokens of interest are known. */
+static vl_status trace_block(vl_reading *r, block_memory *b, const vl_reading_source *source, vl_lens *lens,
+                             int64_t first, int64_t n, vl_error *err)
+{
+    vl_tensor h = vl_tensor_rows(b->h, 0, n), u = vl_tensor_rows(b->u, 0, n);
+    vl_tensor logits = vl_tensor_rows(b->logits, 0, n), lse = vl_tensor_rows(b->lse, 0, n);
+    VL_TRY(vl_trajectories_start(r, first, n, err));
+    for (int64_t state = 0; state < r->n_states; state++) {
+        const float *rows = source->state(source->user, state, err);
+        if (!rows)
+            return err ? err->status : VL_EIO;
+        VL_TRY(vl_device_write(b->device, &h, rows + first * r->d, err));
+        if (lens)
+            VL_TRY(vl_lens_transform(lens, b->device, state, u, h, err));
+        VL_TRY(distribution(b, source->head, b->logits, b->lse, lens ? u : h, n, err));
+        VL_TRY(vl_device_read(b->device, b->host_logits, &logits, err));
+        VL_TRY(vl_device_read(b->device, b->host_lse, &lse, err));
+        vl_trajectories_put(r, first, n, state, b->host_logits, b->host_lse);
+    }
+    return VL_OK;
+}
+
 static vl_status keep_piece(vl_reading *r, const vl_reading_source *source, int32_t id, vl_error *err)
 {
     char number[24];
@@ -227,10 +251,17 @@ vl_status vl_reading_fill(vl_reading *r, const vl_reading_source *source, const 
     int64_t rows = r->n_positions < ROW_BLOCK ? r->n_positions : ROW_BLOCK;
     vl_status status = VL_OK;
     VL_GOTO(vl_reading_track(r, source, options, err));
+    if (options->trajectories) {
+        r->trajectories = vl_calloc((size_t)r->n_positions, sizeof *r->trajectories);
+        if (!r->trajectories)
+            VL_GOTO(vl_fail_nomem(err, "reading"));
+    }
     VL_GOTO(block_alloc(&block, r, rows, err));
     for (int64_t first = 0; first < r->n_positions; first += rows) {
         int64_t n = r->n_positions - first < rows ? r->n_positions - first : rows;
         VL_GOTO(fill_block(r, &block, source, options->lens, first, n, err));
+        if (r->trajectories)
+            VL_GOTO(trace_block(r, &block, source, options->lens, first, n, err));
     }
     VL_GOTO(keep_pieces(r, source, err));
 done:

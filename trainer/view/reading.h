@@ -8,6 +8,13 @@
 #include "trainer/base/str.h"
 #include "trainer/view/picture.h"
 
+/* Every token that is among the top k at some state of one position, through all states. */
+typedef struct vl_trajectories {
+    int64_t n;
+    int32_t *ids;       /* [n] */
+    float *probability; /* [n, n_states] */
+} vl_trajectories;
+
 struct vl_reading {
     int64_t n_states, n_positions, k, d, vocab_size;
     bool has_lens;
@@ -22,6 +29,7 @@ struct vl_reading {
     int32_t *tracked;    /* [n_tracked] */
     int64_t n_tracked;
     float *tracked_probability; /* [lenses, n_positions, n_states, n_tracked] */
+    vl_trajectories *trajectories; /* [n_positions], of the tuned lens where there is one; NULL where not asked for */
     char **pieces;      /* [vocab_size], NULL where the token does not occur */
 };
 
@@ -40,6 +48,12 @@ vl_status vl_reading_fill(vl_reading *reading, const vl_reading_source *source, 
  * Error: VL_EINVAL (no single token is that word). */
 vl_status vl_reading_track(vl_reading *reading, const vl_reading_source *source, const vl_reading_options *options,
                            vl_error *err);
+/* Lists the tokens of positions [first, first + n), whose cells are filled; then takes their probabilities at one state
+ * from logits [n, vocab_size] and their logarithms of sums [n]. */
+vl_status vl_trajectories_start(vl_reading *reading, int64_t first, int64_t n, vl_error *err);
+void vl_trajectories_put(vl_reading *reading, int64_t first, int64_t n, int64_t state, const float *logits,
+                         const float *lse);
+void vl_trajectories_free(vl_reading *reading);
 /* A token made fit for a line of text: no control characters, spaces shown, cut to `width` columns, padded. */
 void vl_put_token(vl_str *out, const char *piece, int width);
 /* Allocates for sizes already set. */
