@@ -34,6 +34,10 @@ VL_API vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const 
 VL_API vl_status vl_reading_from_cache(vl_reading **out, vl_cache *cache, vl_device *device, int64_t sample,
                                        const vl_reading_options *options, vl_error *err);
 VL_API void vl_reading_free(vl_reading *reading);
+/* Puts the positions and pictures of `other` behind those of `reading`, as its next part: two pictures under one prompt
+ * can then be compared. Both come from the same model, lens, k and tracked words: VL_EINVAL. Without trajectories.
+ * `other` is left empty; the caller still frees it. */
+VL_API vl_status vl_reading_append(vl_reading *reading, vl_reading *other, vl_error *err);
 
 typedef struct vl_reading_info {
     int64_t n_states;    /* L + 1; the last is the model's own distribution */
@@ -53,6 +57,7 @@ typedef struct vl_reading_position {
     vl_token_class token_class;
     int32_t image;     /* -1 for text */
     int16_t patch[3];
+    int part;          /* 0, or 1 for the first reading that was appended, ... */
 } vl_reading_position;
 VL_API vl_reading_position vl_reading_get_position(const vl_reading *reading, int64_t index);
 

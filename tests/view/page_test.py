@@ -43,7 +43,15 @@ def make_pages(vlens, source, folder):
     run("view", *model, "--generate", "0", "--out", "topk.html")
     topk = json.loads(run("topk", *model, "--position", "all", "--json"))
     run("topk", *model, "--svg", "topk.svg")
-    return reading, tracked, topk
+    compared = json.loads(run("view", *model, "--compare", str(source / "data/demo/images/005.png"), "--generate", "0",
+                              "--json", "--out", "compare.html"))
+    alone = json.loads(run("view", "--model", model[1], "--image", str(source / "data/demo/images/005.png"),
+                           *model[4:], "--generate", "0", "--json", "--out", "alone.html"))
+    second = [p for p in compared["positions"] if p["part"] == 1]
+    same([p["states"] for p in second], [p["states"] for p in alone["positions"]], "numbers of the second picture")
+    same([p["states"] for p in compared["positions"] if p["part"] == 0], [p["states"] for p in topk["positions"]],
+         "numbers of the first picture")
+    return reading, tracked, topk, compared
 
 
 def digits(x, lowest):
@@ -301,6 +309,26 @@ class Test:
                           "!n.textContent.trim()).map(n => n.outerHTML)")
         same(names, [], "controls without a name")
 
+    def compared(self):
+        """Two pictures under one prompt: the second reading equals one of that picture alone, and a patch of one
+        picture brings its counterpart in the other."""
+        second = [i for i, p in enumerate(self.positions) if p["part"] == 1]
+        same(self.b.js("[...document.querySelectorAll('figcaption')].map(n => n.textContent)"),
+             ["Picture A.", "Picture B."], "captions")
+        patch = self.patches[9]
+        other = next(i for i in second if self.positions[i]["position"] == self.positions[patch]["position"])
+        self.b.mouse(f".patch[data-i='{patch}']")
+        same(self.b.js("[...document.querySelectorAll('.patch.hovered')].map(p => +p.dataset.i)"), [patch, other],
+             "hovered patches")
+        state = self.state()
+        self.check_card(patch, state)
+        for lens in ("logit", "tuned"):
+            got = self.b.js(f"[...document.querySelectorAll('#card-other-{lens} li')].map(li => "
+                            "[li.querySelector('.token').textContent, li.querySelector('.p').textContent])")
+            same(got, [[shown(t["token"]), digits(t["p"], -7)] for t in self.cell(other, state, lens)["top"]],
+                 "card of the counterpart")
+        self.b.screenshot(str(self.output / "compare.png"))
+
     def themes(self):
         ground = "getComputedStyle(document.body).backgroundColor"
         self.b.scheme("light")
@@ -369,7 +397,7 @@ def large(b, output):
 
 def main():
     program, vlens, source, output = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), pathlib.Path(sys.argv[4])
-    reading, tracked, topk = make_pages(os.path.abspath(vlens), source.resolve(), output)
+    reading, tracked, topk, compared = make_pages(os.path.abspath(vlens), source.resolve(), output)
     b = Browser(program)
     failed = 0
 
@@ -398,6 +426,10 @@ def main():
         step("all numbers of topk --json", t.all_numbers, topk)
         step("page with tracked words", b.open, output / "track.html")
         step("tracked words", Test(b, output, tracked).tracked)
+        step("page of two pictures", b.open, output / "compare.html")
+        step("all numbers of both", t.all_numbers, compared)
+        step("two pictures", Test(b, output, compared).compared)
+        step("widths of them", t.widths, "compare")
         step("page of a cache", b.open, output / "cache.html")
         step("widths of it", t.widths, "cache")
         step("page without a lens", b.open, output / "logit.html")

@@ -21,6 +21,8 @@ expect 0 'page.html: [0-9]+ positions, 13 states, top-5, logit lens' "$vlens" vi
 expect 0 'one.html: .* top-2' "$vlens" view --model "$model" --prompt hello -k 2 --generate 0 --out one.html
 expect 0 '"vlens-topk"' "$vlens" view --model "$model" --prompt hello --generate 0 --json --quiet
 [ ! -s "$work/stderr" ] || fail "--quiet is not quiet"
+expect 2 'compare needs --model and --image' "$vlens" view --model "$model" --prompt hello --compare "$image"
+expect 1 'missing.png' "$vlens" view --model "$model" --prompt hello --image "$image" --compare missing.png
 expect 2 'one position' "$vlens" topk --model "$model" --prompt hello --position all --svg map.svg
 expect 2 'expected an integer, or all' "$vlens" topk --model "$model" --prompt hello --position some
 expect 2 'expected table, csv, json or json-v2' "$vlens" topk --model "$model" --prompt hello --format xml

@@ -70,6 +70,7 @@ typedef struct cli_common {
 typedef struct cli_reading {
     cli_common common;
     const char *model, *prompt, *lens, *cache;
+    const char *compare; /* another picture in the place of the first, read as a second part; NULL: none */
     cli_list images, track;
     int64_t k, sample;
     int64_t generate;         /* tokens that the model adds before it is read */

@@ -83,7 +83,7 @@ int cmd_topk(const cli_command *self, int argc, char **argv)
         {"position", 0, CLI_LIST, &texts, "N", "row of the sequence, -1 is the last (default; repeatable); or all"},
         {"svg", 0, CLI_TEXT, &svg, "FILE", "also write a heat map: a row per state, a column per rank"},
         {"csv", 0, CLI_FLAG, &csv, NULL, "the same as --format csv"},
-        {"format", 'f', CLI_TEXT, &name, "NAME", "table (default), csv, json, or json-v2 (for logitlenskit, nnsightful)"},
+        {"format", 'f', CLI_TEXT, &name, "NAME", "table (default), csv, json, or json-v2 (for logitlenskit)"},
         CLI_COMMON_OPTIONS(q.common),
         CLI_OPTIONS_END,
     };

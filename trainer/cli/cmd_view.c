@@ -24,6 +24,7 @@ int cmd_view(const cli_command *self, int argc, char **argv)
     const char *out = "page.html";
     const cli_option options[] = {
         CLI_READING_OPTIONS(q),
+        {"compare", 0, CLI_TEXT, &q.compare, "FILE", "another picture for the same prompt, beside the first"},
         {"out", 'o', CLI_TEXT, &out, "FILE", "the page (default page.html)"},
         {"generate", 0, CLI_INT, &q.generate, "N", "tokens that the model adds to the prompt (default 16, 0: none)"},
         CLI_COMMON_OPTIONS(q.common),

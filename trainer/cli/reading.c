@@ -6,6 +6,11 @@
 
 int cli_check_reading(const cli_command *self, const cli_reading *q)
 {
+    if (q->compare && (q->cache || !q->images.n)) {
+        fprintf(stderr, "vlens %s: --compare needs --model and --image: the prompt is read with both pictures\n",
+                self->name);
+        return EXIT_USAGE;
+    }
     if (q->cache ? !q->model && !q->prompt && !q->images.n && q->sample >= 0 : q->model && q->prompt)
         return -1;
     fprintf(stderr, "vlens %s: either --model with --prompt (and --image), or --cache with --sample\n", self->name);
@@ -25,11 +30,38 @@ static vl_status generate(vl_sequence *sequence, vl_model *model, int64_t n, vl_
     return status;
 }
 
+static vl_status read_prompt(vl_reading **out, vl_model *model, const vl_prompt *prompt, int64_t n_generate,
+                             const vl_reading_options *options, vl_error *err)
+{
+    vl_sequence *sequence = NULL;
+    vl_status status = vl_model_encode(&sequence, model, prompt, err);
+    if (status == VL_OK)
+        status = generate(sequence, model, n_generate, err);
+    if (status == VL_OK)
+        status = vl_reading_from_model(out, model, sequence, options, err);
+    vl_sequence_free(sequence);
+    return status;
+}
+
+/* The same prompt with another picture in the place of the first, behind the reading. */
+static vl_status append_other(vl_reading *reading, vl_model *model, const cli_reading *q, vl_prompt prompt,
+                              const vl_reading_options *options, vl_error *err)
+{
+    vl_reading *other = NULL;
+    cli_list images = q->images;
+    images.items[0] = q->compare;
+    prompt.image_paths = images.items;
+    vl_status status = read_prompt(&other, model, &prompt, q->generate, options, err);
+    if (status == VL_OK)
+        status = vl_reading_append(reading, other, err);
+    vl_reading_free(other);
+    return status;
+}
+
 static vl_status from_model(vl_reading **out, const cli_reading *q, const vl_config *config, vl_device *device,
                             const vl_reading_options *options, vl_error *err)
 {
     vl_model *model = NULL;
-    vl_sequence *sequence = NULL;
     vl_prompt prompt = {.text = q->prompt,
                         .image_paths = q->images.items,
                         .n_images = q->images.n,
@@ -37,12 +69,9 @@ static vl_status from_model(vl_reading **out, const cli_reading *q, const vl_con
                         .ignore_exif = q->no_exif};
     vl_status status = cli_open_model(&model, config, device, err);
     if (status == VL_OK)
-        status = vl_model_encode(&sequence, model, &prompt, err);
-    if (status == VL_OK)
-        status = generate(sequence, model, q->generate, err);
-    if (status == VL_OK)
-        status = vl_reading_from_model(out, model, sequence, options, err);
-    vl_sequence_free(sequence);
+        status = read_prompt(out, model, &prompt, q->generate, options, err);
+    if (status == VL_OK && q->compare)
+        status = append_other(*out, model, q, prompt, options, err);
     vl_model_close(model);
     return status;
 }

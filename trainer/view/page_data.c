@@ -122,8 +122,8 @@ static json_t *positions_json(const vl_reading *r)
     json_t *positions = json_array();
     for (int64_t i = 0; i < r->n_positions; i++) {
         const vl_reading_position *p = &r->positions[i];
-        json_array_append_new(positions, json_pack("{s:I, s:i, s:o, s:s, s:i, s:[i, i, i]}", "position",
-                                                   (json_int_t)p->position, "id", p->id, "token",
+        json_array_append_new(positions, json_pack("{s:I, s:i, s:i, s:o, s:s, s:i, s:[i, i, i]}", "position",
+                                                   (json_int_t)p->position, "part", p->part, "id", p->id, "token",
                                                    vl_json_text(p->piece), "class", vl_token_class_name(p->token_class),
                                                    "image", p->image, "patch", p->patch[0], p->patch[1], p->patch[2]));
     }

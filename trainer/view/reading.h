@@ -18,6 +18,7 @@ typedef struct vl_trajectories {
 struct vl_reading {
     int64_t n_states, n_positions, k, d, vocab_size;
     bool has_lens;
+    int n_parts; /* 1 + the readings that were appended */
     char *model_id, *prompt;
     char *answer, *lens_path; /* "" where unknown or without a lens */
     vl_pictures pictures;

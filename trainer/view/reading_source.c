@@ -21,6 +21,7 @@ static vl_status start(vl_reading *r, const vl_head_info *head, int64_t n_rows, 
     r->k = options->k;
     r->n_positions = options->positions ? options->n_positions : n_rows;
     r->has_lens = options->lens != NULL;
+    r->n_parts = 1;
     bool warned = false;
     if (options->lens)
         VL_TRY(vl_lens_check(options->lens, head->fingerprint, head->d_model, head->n_layers,

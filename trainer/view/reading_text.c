@@ -133,11 +133,13 @@ vl_status vl_reading_json(char **out, const vl_reading *r, vl_error *err)
                 json_object_set_new(state, "tuned", cell_json(r, i, s, true));
             json_array_append_new(states, state);
         }
-        json_array_append_new(positions,
-                              json_pack("{s:I, s:i, s:o, s:s, s:i, s:[i, i, i], s:o}", "position",
-                                        (json_int_t)p.position, "id", p.id, "token", vl_json_text(p.piece), "class",
-                                        vl_token_class_name(p.token_class), "image", p.image, "patch", p.patch[0],
-                                        p.patch[1], p.patch[2], "states", states));
+        json_t *position = json_pack("{s:I, s:i, s:o, s:s, s:i, s:[i, i, i], s:o}", "position", (json_int_t)p.position,
+                                     "id", p.id, "token", vl_json_text(p.piece), "class",
+                                     vl_token_class_name(p.token_class), "image", p.image, "patch", p.patch[0],
+                                     p.patch[1], p.patch[2], "states", states);
+        if (r->n_parts > 1)
+            json_object_set_new(position, "part", json_integer(p.part));
+        json_array_append_new(positions, position);
     }
     json_t *root = json_pack("{s:s, s:i, s:o, s:o, s:s, s:I, s:I, s:b, s:o}", "format", "vlens-topk", "version", 1,
                              "model", vl_json_text(r->model_id), "prompt", vl_json_text(r->prompt), "warning",

@@ -77,11 +77,23 @@ const probabilityText = p => digits(p, "1e-7");
 const natsText = x => digits(x, "1e-4");
 const quantityText = (x, quantity) => quantity === "entropy" || quantity === "kl" ? natsText(x) : probabilityText(x);
 
-/* What a row is: "patch 3,4" ("2: patch 3,4" in the second of several pictures), or its token. */
+/* The same prompt read with another picture: parts A, B. */
+const nParts = 1 + Math.max(...page.positions.map(p => p.part));
+const partName = part => String.fromCharCode(65 + part);
+/* The row of the next part that stands at the same place of its sequence, -1 where there is none. */
+const counterpart = (() => {
+  const at = new Map(page.positions.map((p, i) => [p.part + ":" + p.position, i]));
+  return i => nParts < 2 ? -1
+    : at.get((page.positions[i].part + 1) % nParts + ":" + page.positions[i].position) ?? -1;
+})();
+
+/* What a row is: "patch 3,4" ("2: patch 3,4" in the second of several pictures, "B: " in the second part), or its
+ * token. */
 function rowName(i) {
-  const p = page.positions[i];
-  const picture = page.pictures.length > 1 ? page.pictures.findIndex(q => q.image === p.image) + 1 + ": " : "";
+  const p = page.positions[i], part = nParts > 1 ? partName(p.part) + ": " : "";
+  const picture = nParts === 1 && page.pictures.length > 1
+    ? page.pictures.findIndex(q => q.image === p.image) + 1 + ": " : "";
   if (p.class === "image" && p.patch[1] >= 0)
-    return picture + (p.patch[0] > 0 ? "tile " + p.patch[0] + " " : "") + "patch " + p.patch[1] + "," + p.patch[2];
-  return shown(p.token);
+    return part + picture + (p.patch[0] > 0 ? "tile " + p.patch[0] + " " : "") + "patch " + p.patch[1] + "," + p.patch[2];
+  return part + shown(p.token);
 }

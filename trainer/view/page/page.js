@@ -188,10 +188,12 @@ const Page = (() => {
   /* ---- start ---- */
 
   function describe() {
-    const answer = page.positions.filter(p => p.class === "generated" && !/^<.*>$/.test(p.token))
-      .map(p => p.token).join("").trim();
-    const parts = [["model", page.model], ["lens", page.lens || "logit lens only"],
-      ["the model says", answer], ["expected", page.answer]];
+    const answer = part => page.positions.filter(p => p.part === part && p.class === "generated" &&
+      !/^<.*>$/.test(p.token)).map(p => p.token).join("").trim();
+    const answers = Array.from({ length: nParts }, (_, part) =>
+      ["the model says" + (nParts > 1 ? " of " + partName(part) : ""), answer(part)]);
+    const parts = [["model", page.model], ["lens", page.lens || "logit lens only"], ...answers,
+      ["expected", page.answer]];
     at("prompt").textContent = page.prompt || "Every layer of one prompt";
     document.title = (page.prompt ? page.prompt + " – " : "") + "vlens";
     for (const [name, text] of parts)

@@ -13,11 +13,17 @@ const Picture = (() => {
     return node;
   }
 
+  /* "A" where each part has one picture, else its number. */
+  function pictureName(picture, number) {
+    const row = page.positions.find(p => p.image === picture.image);
+    return nParts === page.pictures.length && nParts > 1 && row ? partName(row.part) : String(number + 1);
+  }
+
   function figure(picture, number) {
     const rows = picture.rows, columns = picture.columns, at = new Map();
     const grid = make("div", { className: "grid", tabIndex: 0 });
     grid.setAttribute("role", "application");
-    grid.setAttribute("aria-label", "Patches of picture " + (number + 1) + ": arrow keys move, Enter locks");
+    grid.setAttribute("aria-label", "Patches of picture " + pictureName(picture, number) + ": arrow keys move, Enter locks");
     grid.style.gridTemplate = `repeat(${rows || 1}, 1fr) / repeat(${columns || 1}, 1fr)`;
     page.positions.forEach((p, i) => {
       if (p.class === "image" && p.image === picture.image && p.patch[1] >= 0) {
@@ -39,7 +45,7 @@ const Picture = (() => {
     else if (at.size < rows * columns)
       notes.push(at.size + " of " + rows * columns + " patches are stored.");
     if (page.pictures.length > 1)
-      notes.unshift("Picture " + (number + 1) + ".");
+      notes.unshift("Picture " + pictureName(picture, number) + ".");
     const caption = notes.filter(Boolean).join(" ");
     return make("figure", {}, frame, ...(caption ? [make("figcaption", {}, caption)] : []));
   }
@@ -87,6 +93,9 @@ const Picture = (() => {
       node.classList.remove(name);
     if (patches.has(i))
       patches.get(i).classList.add(name);
+    const other = i >= 0 ? counterpart(i) : -1;
+    if (name === "hovered" && patches.has(other))
+      patches.get(other).classList.add("hovered");
   }
 
   /* The stored patch one step away, or i itself. */

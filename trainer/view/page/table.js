@@ -20,7 +20,7 @@ const Table = (() => {
     const p = page.positions[i];
     const name = make("th", { className: "name", scope: "row", title: "position " + p.position + ", " + p.class },
       make("span", { className: "number" }, String(p.position)), make("bdi", {}, rowName(i)));
-    const row = make("tr", { className: "is-" + p.class }, name);
+    const row = make("tr", { className: "is-" + p.class + " is-part" + p.part }, name);
     row.dataset.i = i;
     rows[i] = row;
     cells[i] = [];
@@ -33,14 +33,12 @@ const Table = (() => {
     return row;
   }
 
-  function filters(table) {
-    const present = Object.keys(NAMES).filter(c => page.positions.some(p => p.class === c));
-    if (present.length < 2)
-      return;
-    for (const c of present) {
+  /* A box per kind of row; `kinds` is [[class of its rows, its name]]. */
+  function filters(table, kinds) {
+    for (const [kind, name] of kinds.length > 1 ? kinds : []) {
       const box = make("input", { type: "checkbox", checked: true });
-      box.addEventListener("change", () => table.classList.toggle("no-" + c, !box.checked));
-      document.getElementById("filters").append(make("label", {}, box, " " + NAMES[c]));
+      box.addEventListener("change", () => table.classList.toggle("no-" + kind, !box.checked));
+      document.getElementById("filters").append(make("label", {}, box, " " + name));
     }
   }
 
@@ -50,7 +48,8 @@ const Table = (() => {
     for (let i = 0; i < Data.nPositions; i++)
       body.append(bodyRow(i));
     root.append(table);
-    filters(table);
+    filters(table, Object.entries(NAMES).filter(([c]) => page.positions.some(p => p.class === c)));
+    filters(table, Array.from({ length: nParts }, (_, part) => ["part" + part, partName(part)]));
     const under = event => {
       const row = event.target.closest("tr[data-i]"), cell = event.target.closest("td");
       return [row ? Number(row.dataset.i) : -1, cell ? Number(cell.dataset.s) : undefined];

@@ -7,7 +7,7 @@ const Trajectory = (() => {
 
   const nats = (name, x) => make("p", { className: "nats" }, name, make("span", {}, natsText(x)));
 
-  function column(lens, i, s) {
+  function column(lens, i, s, id) {
     const list = make("ol", {});
     const top = Data.top(lens, i, s);
     const more = page.tracked.filter(token => !top.some(t => t.token === token))
@@ -19,7 +19,7 @@ const Trajectory = (() => {
         make("bdi", { className: "token", title: "id " + page.ids[token] }, tokenText(token)),
         make("span", { className: "p" }, probabilityText(p)), bar));
     }
-    return make("div", { className: "lens", id: "card-" + lens },
+    return make("div", { className: "lens", id },
       make("h3", {}, lens === "logit" ? "Logit lens" : "Tuned lens"), list,
       nats("entropy", Data.value(lens, i, s, "entropy")), nats("KL to the end", Data.value(lens, i, s, "kl")));
   }
@@ -28,7 +28,12 @@ const Trajectory = (() => {
     const p = page.positions[i], node = document.getElementById("card");
     const title = make("h2", {}, make("bdi", {}, rowName(i)),
       make("small", {}, ` ${p.class} · position ${p.position} · state ${s}${locked ? " · locked" : ""}`));
-    node.replaceChildren(title, make("div", { className: "columns" }, ...Data.lenses.map(l => column(l, i, s))));
+    const other = counterpart(i), columns = [title, make("div", { className: "columns" },
+      ...Data.lenses.map(l => column(l, i, s, "card-" + l)))];
+    if (other >= 0)
+      columns.push(make("h2", { className: "other" }, make("bdi", {}, rowName(other))), make("div",
+        { className: "columns" }, ...Data.lenses.map(l => column(l, other, s, "card-other-" + l))));
+    node.replaceChildren(...columns);
     node.dataset.i = i;
     node.dataset.s = s;
   }
@@ -54,7 +59,16 @@ const Trajectory = (() => {
     return { label, data, borderColor: colour, backgroundColor: colour, pointStyle: Theme.mark(n),
       pointRadius: 3, pointHoverRadius: 5, borderWidth: 2, clip: 6, borderDash: dashed ? [6, 4] : [], tension: 0 };
   }
+  /* Solid at the position, dashed at its counterpart under the other picture. */
+  function comparedLines(lens, i, other) {
+    const tokens = [...new Set([...leading([lens], i, 3), ...leading([lens], other, 3)])];
+    return tokens.flatMap((token, n) => [i, other].map((row, dashed) =>
+      line(tokenText(token) + " " + partName(page.positions[row].part) + (dashed ? " (dashed)" : ""),
+        series(lens, row, "token", token), n, dashed)));
+  }
   function probabilityLines(view, i) {
+    if (view.lens !== "difference" && counterpart(i) >= 0)
+      return comparedLines(view.lens, i, counterpart(i));
     if (view.lens !== "difference")
       return leading([view.lens], i, 6).map((token, n) =>
         line(tokenText(token), series(view.lens, i, "token", token), n));
