@@ -65,6 +65,9 @@ echo "== the snippets of docs/INTEROP.md"
 "$python" "$source/tests/peers/snippets.py" "$source/docs/INTEROP.md"
 "$vlens" import vlm-lens-saved --out vlm-lens-again --model vlm
 
+echo "== where cross-attention looks, in transformers"
+"$python" "$source/tests/peers/attention.py" "$source" "$vlens"
+
 echo "== what vlens wrote, in tuned-lens"
 "$python" "$source/tests/peers/exported.py" "$source" "$vlens"
 

@@ -51,7 +51,10 @@ def make_pages(vlens, source, folder):
     same([p["states"] for p in second], [p["states"] for p in alone["positions"]], "numbers of the second picture")
     same([p["states"] for p in compared["positions"] if p["part"] == 0], [p["states"] for p in topk["positions"]],
          "numbers of the first picture")
-    return reading, tracked, topk, compared
+    mllama = json.loads(run("view", "--model", str(source / "tests/golden/fixtures/models/mllama-base-bf16"), "--image",
+                            str(source / "data/demo/images/000.png"), "--prompt", "What color is it?", "--json",
+                            "--out", "mllama.html"))
+    return reading, tracked, topk, compared, mllama
 
 
 def digits(x, lowest):
@@ -371,6 +374,34 @@ def hostile(b, output):
     b.screenshot(str(output / "hostile.png"))
 
 
+def cross_attention(b, output, reading):
+    """A model whose patches are no rows: every weight of the page is that of the model up to its 5.6 % step, seen in
+    the tile sums, and the picture follows the position and the block."""
+    b.open(output / "mllama.html")
+    positions = reading["positions"]
+    blocks = [a["block"] for a in positions[0]["attention"]]
+    got = b.js("page.attention.layers")
+    same(got, blocks, "blocks")
+    for n in range(len(blocks)):
+        b.js(f"(s => {{ s.value = '{n}'; s.dispatchEvent(new Event('change')); }})(document.getElementById('cross'))")
+        per = "1 + page.attention.rows * page.attention.columns"
+        sums = b.js(f"page.positions.map((_, i) => Array.from({{length: page.attention.tiles}}, (_, t) => Array.from("
+                    f"{{length: {per}}}, (_, k) => Attention.weight(i, t * ({per}) + k)).reduce((a, b) => a + b)))")
+        for i, p in enumerate(positions):
+            for tile, want in enumerate(p["attention"][n]["tiles"]):
+                if abs(sums[i][tile] - want) > 0.03 * want + 1e-4:
+                    raise AssertionError(f"position {i}, block {blocks[n]}, tile {tile}: {sums[i][tile]}, not {want}")
+    before = b.js("document.querySelector('canvas.weights').toDataURL()")
+    b.key("a", text="a")
+    if b.js("document.querySelector('canvas.weights').toDataURL()") == before:
+        raise AssertionError("another block, the same picture")
+    b.mouse("canvas.weights")
+    caption = b.js("[...document.querySelectorAll('figcaption')].pop().textContent")
+    if "patch" not in caption or f"Block {blocks[0]}" not in caption:
+        raise AssertionError("the pointer does not say what is under it: " + caption)
+    b.screenshot(str(output / "mllama.png"))
+
+
 def heat_maps(b, output):
     """SVG is XML: a parser refuses what is not escaped."""
     for name in ("topk.svg", "hostile.svg"):
@@ -397,7 +428,7 @@ def large(b, output):
 
 def main():
     program, vlens, source, output = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), pathlib.Path(sys.argv[4])
-    reading, tracked, topk, compared = make_pages(os.path.abspath(vlens), source.resolve(), output)
+    reading, tracked, topk, compared, mllama = make_pages(os.path.abspath(vlens), source.resolve(), output)
     b = Browser(program)
     failed = 0
 
@@ -435,6 +466,7 @@ def main():
         step("page without a lens", b.open, output / "logit.html")
         step("widths of that", t.widths, "logit")
         step("hostile tokens", hostile, b, output)
+        step("cross-attention", cross_attention, b, output, mllama)
         step("heat maps", heat_maps, b, output)
         step("large page", large, b, output)
     finally:

@@ -308,6 +308,62 @@ static void codes_round_to_four_digits(void **state)
     assert_string_equal(text, "1.999e+03");
 }
 
+static void weight_codes_keep_their_step(void **state)
+{
+    (void)state;
+    assert_int_equal(vl_page_weight_code(0), 0);
+    assert_int_equal(vl_page_weight_code(-1), 0);
+    assert_int_equal(vl_page_weight_code(NAN), 0);
+    assert_int_equal(vl_page_weight_code(1e-8f), 0);
+    assert_int_equal(vl_page_weight_code(1), 255);
+    for (double w = 1e-6; w < 1; w *= 1.013) {
+        double back = pow(10, -6 + 6 * (vl_page_weight_code((float)w) - 1) / 254.0);
+        assert_true(back / w < 1.0276 && w / back < 1.0276); /* half a step of 5.6 % */
+    }
+}
+
+/* Two readings become one: every cell and picture of both is in its place; only readings that fit are joined. */
+static void parts_keep_their_cells(void **state)
+{
+    (void)state;
+    vl_error err = VL_ERROR_INIT;
+    vl_reading *a = synthetic_reading_new(SIDE, STATES, K, VOCAB), *odd = synthetic_reading_new(2, 2, K, VOCAB);
+    vl_reading *b = synthetic_reading_new(SIDE - 1, STATES, K, VOCAB);
+    vl_reading *same_b = synthetic_reading_new(SIDE - 1, STATES, K, VOCAB);
+    assert_true(a && b && same_b && odd);
+    assert_int_equal(vl_reading_append(a, odd, &err), VL_EINVAL);
+    int64_t first = a->n_positions, n = b->n_positions;
+    int32_t id = vl_reading_get_cell(a, 3, 2, true).ids[1];
+    assert_int_equal(vl_reading_append(a, b, &err), VL_OK);
+    assert_int_equal(a->n_positions, first + n);
+    assert_int_equal(vl_reading_get_cell(a, 3, 2, true).ids[1], id);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t s = 0; s < STATES; s++)
+            for (int tuned = 0; tuned < 2; tuned++) {
+                vl_reading_cell got = vl_reading_get_cell(a, first + i, s, tuned);
+                vl_reading_cell want = vl_reading_get_cell(same_b, i, s, tuned);
+                assert_memory_equal(got.ids, want.ids, K * sizeof *got.ids);
+                assert_memory_equal(got.probability, want.probability, K * sizeof *got.probability);
+                assert_memory_equal(&got.kl, &want.kl, sizeof got.kl);
+                assert_memory_equal(&got.entropy, &want.entropy, sizeof got.entropy);
+            }
+    vl_reading_position p = vl_reading_get_position(a, first), q = vl_reading_get_position(a, 0);
+    assert_int_equal(p.part, 1);
+    assert_int_equal(q.part, 0);
+    assert_int_equal(a->pictures.n, 2);
+    assert_int_equal(p.image, a->pictures.items[1].image);
+    assert_int_not_equal(p.image, q.image);
+    vl_reading_free(b);
+    char *page = page_of(a);
+    json_t *data = data_of(page);
+    assert_int_equal(json_array_size(json_object_get(data, "positions")), first + n);
+    json_decref(data);
+    vl_release(page);
+    vl_reading_free(a);
+    vl_reading_free(same_b);
+    vl_reading_free(odd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +373,8 @@ int main(void)
         cmocka_unit_test(large_pages_stay_small),
         cmocka_unit_test(numbers_are_those_of_the_json),
         cmocka_unit_test(codes_round_to_four_digits),
+        cmocka_unit_test(weight_codes_keep_their_step),
+        cmocka_unit_test(parts_keep_their_cells),
         cmocka_unit_test(heat_maps_are_escaped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

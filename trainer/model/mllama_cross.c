@@ -66,8 +66,17 @@ static int64_t mask_row(const vl_mllama_context *context, const vl_span *span)
     return span->position > 0 ? context->n_mask_rows - 1 : span->first;
 }
 
+static vl_status show(const vl_pass *pass, const char *what, int layer, int sequence, const vl_tensor *x, vl_error *err)
+{
+    char name[48];
+    snprintf(name, sizeof name, "%s.%02d", what, layer);
+    if (pass->stage && pass->stage(pass->user, name, sequence, x) != 0)
+        return vl_fail(err, VL_ECANCELLED, "the forward was stopped at %s", name);
+    return VL_OK;
+}
+
 /* wide_a [M, H*E] = attention of wide_b to the pictures of each sequence; 0 where a sequence has none. */
-static vl_status attend(const vl_pass *pass, vl_tensor k, vl_tensor v, vl_error *err)
+static vl_status attend(const vl_pass *pass, int layer, vl_tensor k, vl_tensor v, vl_error *err)
 {
     const vl_text_config *text = pass->text;
     const vl_mllama_context *context = pass->context;
@@ -84,6 +93,8 @@ static vl_status attend(const vl_pass *pass, vl_tensor k, vl_tensor v, vl_error 
         args.q = vl_tensor_rows(vl_pass_view(pass, pass->wide_b, width), span->first, span->n);
         args.k = vl_tensor_rows(k, keys->first, keys->n);
         args.v = vl_tensor_rows(v, keys->first, keys->n);
+        VL_TRY(show(pass, "cross_attention.query", layer, s, &args.q, err));
+        VL_TRY(show(pass, "cross_attention.key", layer, s, &args.k, err));
         args.q_mask = vl_tensor_1d((int64_t *)context->q_mask + mask_row(context, span), VL_I64, span->n);
         args.k_mask = vl_tensor_1d((int64_t *)context->k_mask + keys->first, VL_I64, keys->n);
         VL_TRY(vl_op_attention(pass->device, &args, err));
@@ -104,15 +115,12 @@ static vl_status add_branch(const vl_pass *pass, const branch *b, vl_error *err)
 {
     const vl_mllama_context *context = pass->context;
     vl_tensor x = vl_pass_x(pass), y = vl_pass_view(pass, pass->wide_b, pass->text->hidden_size);
-    char name[32];
-    snprintf(name, sizeof name, "%s.%02d", b->stage, b->layer);
     for (int s = 0; s < pass->n_sequences; s++) {
         const vl_span *span = &pass->spans[s];
         if (context->spans[s].n == 0)
             continue;
         vl_tensor rows = vl_tensor_rows(x, span->first, span->n), part = vl_tensor_rows(y, span->first, span->n);
-        if (pass->stage && pass->stage(pass->user, name, s, &part) != 0)
-            return vl_fail(err, VL_ECANCELLED, "the forward was stopped at %s", name);
+        VL_TRY(show(pass, b->stage, b->layer, s, &part, err));
         vl_add_args args = {.out = rows, .x = rows, .y = part, .scale = b->gate};
         if (b->masked)
             args.row_scale = vl_tensor_1d((float *)context->row_mask + mask_row(context, span), VL_F32, span->n);
@@ -133,7 +141,7 @@ vl_status vl_cross_block_run(const vl_mllama *mllama, vl_pass *pass, int index, 
     VL_TRY(vl_linear_apply(pass->device, &block->q, q, a, err));
     VL_TRY(vl_rms_norm(pass, q, q, block->q_norm, err)); /* head by head: its weight is as wide as a head */
     VL_TRY(picture_keys(&k, &v, block, pass, index, err));
-    VL_TRY(attend(pass, k, v, err));
+    VL_TRY(attend(pass, layer, k, v, err));
     VL_TRY(vl_linear_apply(pass->device, &block->o, b, vl_pass_view(pass, pass->wide_a, query_width), err));
     VL_TRY(add_branch(pass, &(branch){"attention", layer, block->attention_gate, false}, err));
     VL_TRY(vl_rms_norm(pass, a, vl_pass_x(pass), block->post_norm, err));

@@ -65,6 +65,27 @@ uint16_t vl_page_code(float value, int lowest)
     return code < 1 ? 0 : code >= VL_PAGE_NOT_FINITE ? VL_PAGE_NOT_FINITE : (uint16_t)code;
 }
 
+uint8_t vl_page_weight_code(float weight)
+{
+    double code = 1 + 254 * (log10((double)weight) + 6) / 6;
+    return !(weight > 0) || code < 0.5 ? 0 : (uint8_t)fmin(fmax(lrint(code), 1), 255);
+}
+
+static json_t *attention_json(const vl_attention_map *map)
+{
+    size_t n = (size_t)map->n_layers * (size_t)map->n_positions * (size_t)map->n_keys;
+    packed weights = {vl_alloc(n, 1), 0};
+    json_t *layers = json_array();
+    for (int i = 0; i < map->n_layers; i++)
+        json_array_append_new(layers, json_integer(map->layers[i]));
+    for (size_t i = 0; weights.bytes && i < n; i++)
+        put_integer(&weights, vl_page_weight_code(map->weights[i]), 1);
+    json_t *json = json_pack("{s:o, s:i, s:i, s:i, s:o}", "layers", layers, "tiles", map->n_tiles, "rows", map->rows,
+                             "columns", map->columns, "weights", weights.bytes ? packed_json(&weights) : NULL);
+    vl_free(weights.bytes);
+    return json;
+}
+
 static json_t *cells_json(const vl_reading *r, bool tuned, const int32_t *index, int index_bytes)
 {
     size_t cells = (size_t)r->n_positions * (size_t)r->n_states, entries = cells * (size_t)r->k;
@@ -142,8 +163,10 @@ static vl_status picture_json(json_t **out, const vl_picture *p, vl_error *err)
         vl_free(png);
     }
     if (!uri.failed)
-        *out = json_pack("{s:i, s:i, s:i, s:i, s:i, s:o, s:s}", "image", p->image, "width", p->width, "height",
-                         p->height, "rows", p->rows, "columns", p->columns, "note", vl_json_text(p->note), "src",
+        *out = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:o, s:s}", "image", p->image, "width",
+                         p->width, "height", p->height, "rows", p->rows, "columns", p->columns, "tiles_high",
+                         p->tiles_high, "tiles_wide", p->tiles_wide, "cover_width", p->cover_width, "cover_height",
+                         p->cover_height, "note", vl_json_text(p->note), "src",
                          uri.data ? uri.data : "");
     vl_str_clear(&uri);
     return *out ? VL_OK : vl_fail_nomem(err, "picture of a page");
@@ -176,6 +199,8 @@ static vl_status fill(json_t *root, const vl_reading *r, vl_error *err)
     bad |= json_object_set_new(root, "logit", cells_json(r, false, index, width));
     if (r->has_lens)
         bad |= json_object_set_new(root, "tuned", cells_json(r, true, index, width));
+    if (r->attention.n_layers)
+        bad |= json_object_set_new(root, "attention", attention_json(&r->attention));
     json_t *tracked = json_array(); /* indices into vocab */
     for (int64_t j = 0; j < r->n_tracked; j++)
         json_array_append_new(tracked, json_integer(index[r->tracked[j]]));

@@ -8,7 +8,10 @@
  *
  *     code = 1 + (exponent - lowest) * 9000 + mantissa - 1000        value = mantissa * 10^(exponent - 3)
  *
- * with lowest = -7 for probabilities and -4 for nats. What is rounded is the number that the JSON of `topk` prints. */
+ * with lowest = -7 for probabilities and -4 for nats. What is rounded is the number that the JSON of `topk` prints.
+ *
+ * Cross-attention weights, of which there are more than anybody reads, take one byte each [layer, position, key]:
+ * code 0 is below 1e-6, any other 10^(-6 + 6 (code - 1) / 254), a step of 5.6 %. */
 #ifndef VL_VIEW_PAGE_DATA_H
 #define VL_VIEW_PAGE_DATA_H
 
@@ -18,6 +21,7 @@
 enum { VL_PAGE_LOWEST_P = -7, VL_PAGE_LOWEST_NATS = -4, VL_PAGE_NOT_FINITE = 65535 };
 
 uint16_t vl_page_code(float value, int lowest);
+uint8_t vl_page_weight_code(float weight);
 /* Appends the JSON. No '<' stands in it: inside a <script> no token can end the element. */
 vl_status vl_page_data(vl_str *out, const vl_reading *reading, vl_error *err);
 

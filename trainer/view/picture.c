@@ -93,6 +93,12 @@ static vl_status from_pixels(vl_picture *out, const vl_preprocess *pp, const flo
         VL_TRY(vl_preprocess_clip_plan(&clip, pp, width, height, err));
     out->width = tiled ? tiles.resized_width : clip.width;
     out->height = tiled ? tiles.resized_height : clip.height;
+    if (tiled) {
+        out->tiles_high = tiles.tiles_high;
+        out->tiles_wide = tiles.tiles_wide;
+        out->cover_width = (double)tiles.resized_width / (tiles.tiles_wide * tiles.tile);
+        out->cover_height = (double)tiles.resized_height / (tiles.tiles_high * tiles.tile);
+    }
     out->rgb = vl_calloc((size_t)out->width * (size_t)out->height, 3);
     if (!out->rgb)
         return vl_fail_nomem(err, "picture");

@@ -30,6 +30,7 @@ void vl_reading_free(vl_reading *r)
     vl_free(r->answer);
     vl_free(r->lens_path);
     vl_pictures_clear(&r->pictures);
+    vl_attention_map_clear(&r->attention);
     vl_free(r);
 }
 
@@ -239,7 +240,8 @@ static vl_status keep_pieces(vl_reading *r, const vl_reading_source *source, vl_
         VL_TRY(keep_piece(r, source, r->positions[i].id, err));
         r->positions[i].piece = vl_reading_piece(r, r->positions[i].id);
         if (!*r->positions[i].piece) /* an image token beyond the unembedding's rows */
-            r->positions[i].piece = r->positions[i].token_class == VL_IMAGE ? "<image>" : "";
+            r->positions[i].piece =
+                r->positions[i].token_class == VL_IMAGE || r->positions[i].id >= r->vocab_size ? "<image>" : "";
     }
     return VL_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/ops.h"
 #include "trainer/base/str.h"
+#include "trainer/view/attention.h"
 #include "trainer/view/picture.h"
 
 /* Every token that is among the top k at some state of one position, through all states. */
@@ -22,6 +23,7 @@ struct vl_reading {
     char *model_id, *prompt;
     char *answer, *lens_path; /* "" where unknown or without a lens */
     vl_pictures pictures;
+    vl_attention_map attention; /* where cross-attention blocks look; empty for other models and for caches */
     char warning[256];
     vl_reading_position *positions; /* [n_positions]; pieces borrowed from `pieces` */
     int32_t *ids;       /* [lenses, n_positions, n_states, k] */

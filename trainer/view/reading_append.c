@@ -7,28 +7,36 @@
 
 enum { LENSES = 2 };
 
-/* [lenses, positions, row] of both, the positions of b behind those of a; `row` in bytes. */
-static void *join(const void *a, int64_t n_a, const void *b, int64_t n_b, size_t row)
+/* An array [groups, positions, row] of each reading; `row` in bytes. */
+typedef struct part {
+    const void *a, *b;
+    int groups; /* lenses, or blocks of an attention map */
+    size_t row;
+} part;
+
+/* The positions of b behind those of a, group by group. */
+static void *join(const part *p, int64_t n_a, int64_t n_b)
 {
-    size_t bytes_a = (size_t)n_a * row, bytes_b = (size_t)n_b * row;
-    char *out = vl_alloc(LENSES, bytes_a + bytes_b);
-    for (int lens = 0; out && lens < LENSES; lens++) {
-        char *to = out + (size_t)lens * (bytes_a + bytes_b);
-        memcpy(to, (const char *)a + (size_t)lens * bytes_a, bytes_a);
-        memcpy(to + bytes_a, (const char *)b + (size_t)lens * bytes_b, bytes_b);
+    size_t bytes_a = (size_t)n_a * p->row, bytes_b = (size_t)n_b * p->row;
+    char *out = vl_alloc((size_t)p->groups, bytes_a + bytes_b);
+    for (int g = 0; out && g < p->groups; g++) {
+        char *to = out + (size_t)g * (bytes_a + bytes_b);
+        memcpy(to, (const char *)p->a + (size_t)g * bytes_a, bytes_a);
+        memcpy(to + bytes_a, (const char *)p->b + (size_t)g * bytes_b, bytes_b);
     }
     return out;
 }
 
+enum { PARTS = 6 };
 typedef struct joined {
-    void *cells[5]; /* ids, probability, entropy, kl, tracked_probability */
+    void *cells[PARTS]; /* ids, probability, entropy, kl, tracked_probability, attention weights */
     vl_reading_position *positions;
     vl_picture *pictures;
 } joined;
 
 static void joined_clear(joined *j)
 {
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < PARTS; i++)
         vl_free(j->cells[i]);
     vl_free(j->positions);
     vl_free(j->pictures);
@@ -36,14 +44,20 @@ static void joined_clear(joined *j)
 
 static bool joined_fill(joined *j, const vl_reading *a, const vl_reading *b)
 {
-    const void *from[5][2] = {{a->ids, b->ids}, {a->probability, b->probability}, {a->entropy, b->entropy},
-                              {a->kl, b->kl}, {a->tracked_probability, b->tracked_probability}};
-    size_t values[5] = {(size_t)a->k, (size_t)a->k, 1, 1, (size_t)a->n_tracked};
-    for (int i = 0; i < 5; i++) {
-        if (!values[i])
+    const size_t cell = (size_t)a->n_states * sizeof(float);
+    const part parts[PARTS] = {
+        {a->ids, b->ids, LENSES, cell * (size_t)a->k},
+        {a->probability, b->probability, LENSES, cell * (size_t)a->k},
+        {a->entropy, b->entropy, LENSES, cell},
+        {a->kl, b->kl, LENSES, cell},
+        {a->tracked_probability, b->tracked_probability, LENSES, cell * (size_t)a->n_tracked},
+        {a->attention.weights, b->attention.weights, a->attention.n_layers,
+         sizeof(float) * (size_t)a->attention.n_keys},
+    };
+    for (int i = 0; i < PARTS; i++) {
+        if (!parts[i].row)
             continue;
-        j->cells[i] = join(from[i][0], a->n_positions, from[i][1], b->n_positions,
-                           (size_t)a->n_states * values[i] * sizeof(float));
+        j->cells[i] = join(&parts[i], a->n_positions, b->n_positions);
         if (!j->cells[i])
             return false;
     }
@@ -83,7 +97,8 @@ vl_status vl_reading_append(vl_reading *reading, vl_reading *other, vl_error *er
     joined j = {0};
     if (reading->n_states != other->n_states || reading->k != other->k || reading->d != other->d ||
         reading->vocab_size != other->vocab_size || reading->has_lens != other->has_lens ||
-        reading->n_tracked != other->n_tracked || reading->trajectories || other->trajectories ||
+        reading->n_tracked != other->n_tracked || reading->attention.n_layers != other->attention.n_layers ||
+        reading->attention.n_keys != other->attention.n_keys || reading->trajectories || other->trajectories ||
         strcmp(reading->model_id, other->model_id) != 0)
         return vl_fail(err, VL_EINVAL, "only readings of the same model, lens and tracked words can be joined");
     if (!joined_fill(&j, reading, other)) {
@@ -106,7 +121,8 @@ vl_status vl_reading_append(vl_reading *reading, vl_reading *other, vl_error *er
         j.pictures[n_pictures + i].image += shift;
     }
     /* from here on nothing fails */
-    joined old = {{reading->ids, reading->probability, reading->entropy, reading->kl, reading->tracked_probability},
+    joined old = {{reading->ids, reading->probability, reading->entropy, reading->kl, reading->tracked_probability,
+                   reading->attention.weights},
                   reading->positions, reading->pictures.items};
     joined_clear(&old);
     vl_free(other->pictures.items);
@@ -115,6 +131,8 @@ vl_status vl_reading_append(vl_reading *reading, vl_reading *other, vl_error *er
     reading->entropy = j.cells[2];
     reading->kl = j.cells[3];
     reading->tracked_probability = j.cells[4];
+    reading->attention.weights = j.cells[5];
+    reading->attention.n_positions += other->n_positions;
     reading->positions = j.positions;
     reading->pictures = (vl_pictures){j.pictures, n_pictures + other->pictures.n};
     reading->n_positions += other->n_positions;

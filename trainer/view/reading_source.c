@@ -65,7 +65,8 @@ typedef struct live_source {
     const vl_reading *reading;
     const int64_t *rows; /* [n_positions] of the sequence */
     float *states;       /* [n_states, n_positions, D] */
-    vl_error *err;
+    vl_attention_capture attention;
+    vl_error failure; /* of the tap or of the attention map: the forward only says that it was stopped */
     vl_status status;
 } live_source;
 
@@ -76,9 +77,15 @@ static int live_tap(void *user, const vl_tap *tap)
     for (int64_t i = 0; i < r->n_positions && source->status == VL_OK; i++) {
         vl_tensor row = vl_tensor_rows(tap->x, source->rows[i], 1);
         float *to = source->states + ((int64_t)tap->state * r->n_positions + i) * r->d;
-        source->status = vl_device_read(source->device, to, &row, source->err);
+        source->status = vl_device_read(source->device, to, &row, &source->failure);
     }
     return source->status != VL_OK;
+}
+
+static int live_stage(void *user, const char *name, int sequence, const vl_tensor *x)
+{
+    (void)sequence;
+    return vl_attention_stage(&((live_source *)user)->attention, name, x);
 }
 
 static const float *live_state(void *user, int64_t state, vl_error *err)
@@ -109,7 +116,7 @@ static vl_status live_positions(vl_reading *r, int64_t *rows, const vl_sequence 
 vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequence *sequence,
                                 const vl_reading_options *options, vl_error *err)
 {
-    live_source live = {.tokenizer = vl_model_tokenizer(model), .err = err};
+    live_source live = {.tokenizer = vl_model_tokenizer(model), .failure = VL_ERROR_INIT};
     vl_reading_source source = {.state = live_state, .piece = live_piece, .user = &live};
     int64_t *rows = NULL;
     vl_status status = VL_OK;
@@ -131,9 +138,19 @@ vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequ
     }
     VL_GOTO(live_positions(r, rows, sequence, options, err));
     vl_forward forward = {.sequences = &sequence, .n_sequences = 1, .tap = live_tap, .user = &live};
+    if (vl_attention_exists(vl_model_get_info(model), sequence)) {
+        r->attention.n_positions = r->n_positions;
+        live.attention = (vl_attention_capture){.device = live.device, .model = vl_model_get_info(model),
+                                                .sequence = sequence, .rows = rows, .map = &r->attention,
+                                                .err = &live.failure};
+        forward.stage = live_stage;
+    }
     status = vl_model_forward(model, &forward, err);
-    if (live.status != VL_OK)
-        status = live.status;
+    if (live.status != VL_OK || live.attention.status != VL_OK) {
+        status = live.status != VL_OK ? live.status : live.attention.status;
+        if (err)
+            *err = live.failure;
+    }
     if (status == VL_OK)
         status = vl_reading_fill(r, &source, options, err);
 done:

@@ -121,6 +121,27 @@ static json_t *cell_json(const vl_reading *r, int64_t index, int64_t state, bool
     return json;
 }
 
+/* What a position takes from the pictures, block by block: the share of each tile, and of all class rows. */
+static json_t *attention_json(const vl_attention_map *map, int64_t index)
+{
+    json_t *blocks = json_array();
+    for (int b = 0; b < map->n_layers; b++) {
+        const float *w = map->weights + (b * map->n_positions + index) * map->n_keys;
+        json_t *tiles = json_array();
+        double class_rows = 0;
+        for (int64_t first = 0; first < map->n_keys; first += map->rows_of_tile) {
+            double sum = 0;
+            for (int64_t i = 0; i < map->rows_of_tile; i++)
+                sum += (double)w[first + i];
+            class_rows += (double)w[first];
+            json_array_append_new(tiles, json_real(sum));
+        }
+        json_array_append_new(blocks, json_pack("{s:i, s:o, s:f}", "block", map->layers[b], "tiles", tiles,
+                                                "class_rows", class_rows));
+    }
+    return blocks;
+}
+
 vl_status vl_reading_json(char **out, const vl_reading *r, vl_error *err)
 {
     json_t *positions = json_array();
@@ -137,6 +158,8 @@ vl_status vl_reading_json(char **out, const vl_reading *r, vl_error *err)
                                      "id", p.id, "token", vl_json_text(p.piece), "class",
                                      vl_token_class_name(p.token_class), "image", p.image, "patch", p.patch[0],
                                      p.patch[1], p.patch[2], "states", states);
+        if (r->attention.n_layers)
+            json_object_set_new(position, "attention", attention_json(&r->attention, i));
         if (r->n_parts > 1)
             json_object_set_new(position, "part", json_integer(p.part));
         json_array_append_new(positions, position);

@@ -36,6 +36,7 @@ const Page = (() => {
       chartRequest = requestAnimationFrame(() => {
         chartRequest = 0;
         Trajectory.draw(view, focus());
+        Attention.draw(focus());
       });
   }
   function drawState() {
@@ -177,6 +178,7 @@ const Page = (() => {
       l: () => setLens(step(lenses, view.lens)),
       c: () => setColour(step(["top1", "entropy", "kl", "token"], view.colour)),
       d: () => nextTheme(),
+      a: () => Attention.next(),
       "/": () => at("token").focus(),
     };
     if (!Object.hasOwn(keys, event.key))
@@ -231,6 +233,7 @@ const Page = (() => {
   describe();
   listTokens();
   Picture.build({ hover, lock });
+  Attention.build(drawFocus);
   Table.build({ hover, lock });
   listen();
   drawAll();

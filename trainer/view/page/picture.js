@@ -38,15 +38,19 @@ const Picture = (() => {
       frame.append(make("img", { src: picture.src, alt: "The picture as the model saw it", draggable: false }));
     if (rows && at.size)
       frame.append(grid);
-    const notes = [picture.note];
+    const notes = [picture.note], weights = make("figcaption", {});
     if (!rows)
-      notes.push("This model's patches are not rows of its residual stream: " +
-        "there is no lens on them, only on the text.");
+      notes.push("This model's patches are not rows of its residual stream: there is no lens on them, only on the text. " +
+        (Attention.exists ? "The colours say what the chosen position takes from each patch." : ""));
     else if (at.size < rows * columns)
       notes.push(at.size + " of " + rows * columns + " patches are stored.");
     if (page.pictures.length > 1)
       notes.unshift("Picture " + pictureName(picture, number) + ".");
     const caption = notes.filter(Boolean).join(" ");
+    if (Attention.exists && picture.tiles_high) {
+      Attention.overlay(picture, frame, weights);
+      return make("figure", {}, frame, make("figcaption", {}, caption), weights);
+    }
     return make("figure", {}, frame, ...(caption ? [make("figcaption", {}, caption)] : []));
   }
 
