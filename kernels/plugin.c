@@ -37,10 +37,10 @@ static vl_status open_library(void **out, const char *file, vl_error *err)
         if (access(path, R_OK) != 0)
             continue;
         *out = open_file(path);
-        return *out ? VL_OK : vl_fail(err, VL_EDEVICE, "%s cannot be loaded: %s", file, dlerror());
+        return *out ? VL_OK : vl_fail(err, VL_EDEVICE, "it cannot be loaded: %s", dlerror());
     }
     *out = open_file(file);
-    return *out ? VL_OK : vl_fail(err, VL_EDEVICE, "%s is not installed beside libvlens", file);
+    return *out ? VL_OK : vl_fail(err, VL_EDEVICE, "it cannot be loaded: %s", dlerror());
 }
 
 vl_status vl_plugin_load(const vl_backend **out, const char *file, vl_error *err)

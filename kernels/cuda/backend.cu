@@ -20,22 +20,37 @@ vl_status vl_cuda_check(cudaError_t code, const char *what, vl_error *err)
 
 /* ---- memory ------------------------------------------------------------------------------------------------ */
 
-static vl_status cuda_alloc(void *context, void **out, size_t bytes, vl_error *err)
+/* Bytes that may still be taken. */
+static size_t available(const vl_cuda *cuda)
 {
-    (void)context;
-    cudaError_t code = cudaMalloc(out, bytes ? bytes : 1);
+    size_t now = 0, total = 0;
+    if (cudaMemGetInfo(&now, &total) != cudaSuccess || !cuda->limit)
+        return now;
+    size_t used = cuda->free_at_open > now ? cuda->free_at_open - now : 0;
+    size_t left = cuda->limit > used ? cuda->limit - used : 0;
+    return left < now ? left : now;
+}
+
+bool vl_cuda_has_room(vl_cuda *cuda, size_t bytes)
+{
+    size_t whole = cuda->limit ? cuda->limit : cuda->free_at_open;
+    return bytes + whole / 8 <= available(cuda);
+}
+
+vl_status vl_cuda_alloc(void *context, void **out, size_t bytes, vl_error *err)
+{
+    vl_cuda *cuda = (vl_cuda *)context;
+    cudaError_t code =
+        cuda->limit && bytes > available(cuda) ? cudaErrorMemoryAllocation : cudaMalloc(out, bytes ? bytes : 1);
     if (code == cudaErrorMemoryAllocation) {
-        size_t available = 0, total = 0;
-        cudaGetLastError(); /* the failed call is dealt with here: it must not be found by the next launch */
-        cudaMemGetInfo(&available, &total);
-        return vl_fail(err, VL_ENOMEM, "out of memory: %zu bytes on the CUDA device, which has %zu free of %zu", bytes,
-                       available, total);
+        cudaGetLastError(); /* the failed call is dealt with here: the next launch must not find it */
+        return vl_fail(err, VL_ENOMEM, "out of memory: %zu bytes on the CUDA device, which has %zu left of %zu", bytes,
+                       available(cuda), cuda->limit ? cuda->limit : cuda->free_at_open);
     }
     return vl_cuda_check(code, "cudaMalloc", err);
 }
 
-/* cudaFree waits for the device, so that queued work never loses its memory. */
-static void cuda_free(void *context, void *memory)
+void vl_cuda_free(void *context, void *memory)
 {
     (void)context;
     cudaFree(memory);
@@ -44,10 +59,10 @@ static void cuda_free(void *context, void *memory)
 vl_status vl_cuda_area_get(vl_cuda *cuda, vl_cuda_area area, size_t bytes, void **out, vl_error *err)
 {
     if (bytes > cuda->areas[area].bytes) {
-        cuda_free(cuda, cuda->areas[area].memory);
+        vl_cuda_free(cuda, cuda->areas[area].memory);
         cuda->areas[area].memory = NULL;
         cuda->areas[area].bytes = 0;
-        VL_TRY(cuda_alloc(cuda, &cuda->areas[area].memory, bytes, err));
+        VL_TRY(vl_cuda_alloc(cuda, &cuda->areas[area].memory, bytes, err));
         cuda->areas[area].bytes = bytes;
     }
     *out = cuda->areas[area].memory;
@@ -85,7 +100,7 @@ static void cuda_close(void *context)
         cudaStreamSynchronize(cuda->stream);
     vl_cuda_stages_close(cuda);
     for (int i = 0; i < VL_CUDA_AREA_COUNT; i++)
-        cuda_free(cuda, cuda->areas[i].memory);
+        vl_cuda_free(cuda, cuda->areas[i].memory);
     vl_cuda_plans_free(cuda->plans);
     if (cuda->blas)
         cublasLtDestroy(cuda->blas);
@@ -121,6 +136,8 @@ static vl_status learn_properties(vl_cuda *cuda, vl_error *err)
                       "shared memory", err));
     cuda->capability = 10 * major + minor;
     cuda->has_bf16 = major >= 8;
+    size_t total;
+    VL_TRY(vl_cuda_check(cudaMemGetInfo(&cuda->free_at_open, &total), "memory", err));
     if (cuda->capability < 75)
         return vl_fail(err, VL_EDEVICE, "CUDA device %d has compute capability %d.%d, at least 7.5 is needed",
                        cuda->index, major, minor);
@@ -175,12 +192,23 @@ static vl_backend make_table(void)
     table.open = cuda_open;
     table.close = cuda_close;
     table.describe = cuda_describe;
-    table.alloc = cuda_alloc;
-    table.free = cuda_free;
+    table.alloc = vl_cuda_alloc;
+    table.free = vl_cuda_free;
     table.read = vl_cuda_read;
     table.write = vl_cuda_write;
     table.sync = cuda_sync;
     table.zero = cuda_zero;
+    table.matrix_new = vl_cuda_matrix_new;
+    table.matrix_free = vl_cuda_matrix_free;
+    table.linear = vl_cuda_linear;
+    table.gemm = vl_cuda_gemm;
+    table.embed = vl_cuda_embed;
+    table.rope = vl_cuda_rope;
+    table.attention = vl_cuda_attention;
+    table.activation = vl_cuda_activation;
+    table.add = vl_cuda_add;
+    table.patchify = vl_cuda_patchify;
+    table.cast = vl_cuda_cast;
     return table;
 }
 

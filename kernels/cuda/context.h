@@ -40,6 +40,8 @@ typedef struct vl_cuda {
     int capability; /* 10 * major + minor */
     int multiprocessors;
     int shared_limit;    /* bytes of shared memory that a block may ask for (opt-in) */
+    size_t free_at_open; /* bytes that nobody used then */
+    size_t limit;        /* bytes that may be used; 0: all */
     bool has_bf16;       /* multiplies bf16 (compute capability 8.0) */
     cudaStream_t stream; /* all work of the device, in call order */
     cudaStream_t copy;   /* from the host */
@@ -56,6 +58,13 @@ typedef struct vl_cuda {
 /* VL_OK, or VL_EDEVICE ("what: CUDA's text"); VL_ENOMEM for a lack of memory. Right after a launch:
  * return vl_cuda_check(cudaGetLastError(), "norm", err). */
 vl_status vl_cuda_check(cudaError_t code, const char *what, vl_error *err);
+
+/* Device memory; at most cuda->limit bytes of it in all, where that is set. Freeing waits for the device, so that
+ * queued work never loses its memory. */
+vl_status vl_cuda_alloc(void *context, void **out, size_t bytes, vl_error *err);
+void vl_cuda_free(void *context, void *memory);
+/* Whether weights of this size may stay on the device: a part of it is kept for what they multiply. */
+bool vl_cuda_has_room(vl_cuda *cuda, size_t bytes);
 
 /* At least `bytes` of device memory, 256-byte aligned, valid until the next call (of the same op or another); freed
  * at close. An op calls it once and divides what it gets. vl_cuda_multiply does not touch it. */
@@ -94,13 +103,15 @@ void vl_cuda_plans_free(vl_cuda_plans *plans);
 /* ---- linear.cu --------------------------------------------------------------------------------------------- */
 
 typedef struct vl_cuda_matrix {
-    const void *host; /* [n_out, n_in] as given: borrowed */
-    void *device;     /* [n_out, n_in], or NULL: streamed through the stages on every use */
-    vl_dtype dtype;   /* of `device`, or of `host` where streamed */
+    const void *host;           /* [n_out, n_in] as given: borrowed, any alignment */
+    void *device;               /* [n_out, n_in], or NULL: streamed through the stages on every use */
+    vl_dtype host_dtype, dtype; /* of `host` and of `device` */
     int64_t n_out, n_in;
     bool bf16; /* multiply in bf16 */
 } vl_cuda_matrix;
 
+/* out [rows, columns] = in, converted to nearest even: any pair of f32, f16 and bf16. (cast.cu) */
+vl_status vl_cuda_convert(vl_cuda *cuda, vl_tensor out, vl_tensor in, vl_error *err);
 /* x [M, N] rounded to bf16, densely, in VL_CUDA_AREA_LEFT or _RIGHT. */
 vl_status vl_cuda_to_bf16(vl_cuda *cuda, vl_cuda_area area, vl_tensor x, vl_bf16 **out, vl_error *err);
 
@@ -131,6 +142,21 @@ vl_status vl_cuda_adam(void *context, const vl_adam_args *args, vl_error *err);
 static inline float *vl_cuda_row(vl_tensor t, int64_t row)
 {
     return (float *)t.data + row * t.row_stride;
+}
+
+/* The launch of a kernel that walks rows by blockIdx.y and groups of four columns by blockIdx.x. */
+typedef struct vl_cuda_grid {
+    dim3 grid, block;
+} vl_cuda_grid;
+
+static inline vl_cuda_grid vl_cuda_grid_of(int64_t rows, int64_t columns)
+{
+    int64_t groups = (columns + 3) / 4, threads = groups < 256 ? (groups + 31) / 32 * 32 : 256;
+    int64_t across = (groups + threads - 1) / threads;
+    vl_cuda_grid g;
+    g.grid = dim3((unsigned)(across < 1024 ? across : 1024), (unsigned)(rows < 65535 ? rows : 65535), 1);
+    g.block = dim3((unsigned)threads, 1, 1);
+    return g;
 }
 
 /* Blocks of a one-dimensional grid over n items; kernels stride over what is left. */

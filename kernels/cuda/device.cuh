@@ -61,6 +61,31 @@ __device__ inline void vl_store4(float *at, float4 value)
     *reinterpret_cast<float4 *>(at) = value;
 }
 
+/* The first n (at most 4) of four elements, the others 0. `vector`: the address allows one access for all four. */
+__device__ inline float4 vl_load_some(const float *at, int64_t n, bool vector)
+{
+    if (vector && n >= 4)
+        return vl_load4(at);
+    return make_float4(n > 0 ? at[0] : 0.0f, n > 1 ? at[1] : 0.0f, n > 2 ? at[2] : 0.0f, n > 3 ? at[3] : 0.0f);
+}
+
+/* Stores the first n (at most 4). */
+__device__ inline void vl_store_some(float *at, float4 value, int64_t n, bool vector)
+{
+    if (vector && n >= 4) {
+        vl_store4(at, value);
+        return;
+    }
+    if (n > 0)
+        at[0] = value.x;
+    if (n > 1)
+        at[1] = value.y;
+    if (n > 2)
+        at[2] = value.z;
+    if (n > 3)
+        at[3] = value.w;
+}
+
 /* ---- reductions -------------------------------------------------------------------------------------------- */
 
 /* Over the 32 lanes; all lanes of the warp take part and get the result. */
