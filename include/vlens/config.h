@@ -106,6 +106,13 @@ typedef struct vl_config {
         bool wrong_picture;      /* control: states of image A, target of image B */
         char *baseline;          /* a second lens shown beside this one, e.g. bias-only; NULL */
     } eval;
+    struct {
+        char *samples;    /* JSONL of pictures and questions, as data.samples; NULL */
+        char *images;     /* as data.images; NULL: the folder of the JSONL */
+        char *dir;        /* NULL: <output>/study */
+        int64_t k;        /* tokens per state */
+        int64_t generate; /* tokens that the model adds */
+    } study;
 } vl_config;
 
 /* All defaults. The caller frees with vl_config_free. */

@@ -24,6 +24,7 @@
 #include <vlens/memory.h>
 #include <vlens/model.h>
 #include <vlens/progress.h>
+#include <vlens/study.h>
 #include <vlens/tensor.h>
 #include <vlens/tokenizer.h>
 #include <vlens/version.h>

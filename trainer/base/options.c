@@ -108,6 +108,16 @@ const vl_option vl_options[] = {
      "control: states of one picture against the model's answer to another with the same prompt"},
     {"eval.baseline", VL_OPTION_TEXT, AT(eval.baseline), "", NULL, 0, 0,
      "a second lens folder shown beside this one (a bias-only lens, say)"},
+
+    {"study.samples", VL_OPTION_TEXT, AT(study.samples), "", NULL, 0, 0,
+     "JSONL of what vlens study asks: prompt, optional image and answer"},
+    {"study.images", VL_OPTION_TEXT, AT(study.images), "", NULL, 0, 0,
+     "folder that its image paths start from; empty: the folder of the JSONL"},
+    {"study.dir", VL_OPTION_TEXT, AT(study.dir), "", NULL, 0, 0,
+     "folder of its pages, graphs and tables; empty: <output>/study"},
+    {"study.k", VL_OPTION_INT, AT(study.k), "5", NULL, 1, 1000, "tokens shown of every state"},
+    {"study.generate", VL_OPTION_INT, AT(study.generate), "16", NULL, 0, 4096,
+     "tokens that the model adds to a prompt"},
 };
 const int vl_options_count = (int)(sizeof vl_options / sizeof vl_options[0]);
 

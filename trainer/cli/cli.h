@@ -108,6 +108,9 @@ vl_status cli_config(vl_config **out, const char *path, const cli_common *common
 vl_status cli_open_device(vl_device **out, const vl_config *config, vl_error *err);
 vl_status cli_open_model(vl_model **out, const vl_config *config, vl_device *device, vl_error *err);
 vl_hub_paths cli_hub_paths(void);
+/* Caches where no complete cache lies, and opens it. */
+vl_status cli_ensure_cache(vl_cache **out, const vl_config *config, vl_device *device, const vl_observer *observer,
+                           vl_error *err);
 
 /* Progress and messages on stderr; asks to stop after SIGINT or SIGTERM. */
 const vl_observer *cli_observer(const cli_common *common);
@@ -143,6 +146,7 @@ int cmd_cache(const cli_command *self, int argc, char **argv);
 int cmd_train(const cli_command *self, int argc, char **argv);
 int cmd_eval(const cli_command *self, int argc, char **argv);
 int cmd_topk(const cli_command *self, int argc, char **argv);
+int cmd_study(const cli_command *self, int argc, char **argv);
 int cmd_view(const cli_command *self, int argc, char **argv);
 int cmd_export(const cli_command *self, int argc, char **argv);
 int cmd_import(const cli_command *self, int argc, char **argv);

@@ -3,9 +3,8 @@
 
 #include "trainer/cli/cli.h"
 
-/* Caches where no complete cache lies, and opens it. */
-static vl_status ensure_cache(vl_cache **out, const vl_config *config, vl_device *device, const vl_observer *observer,
-                              vl_error *err)
+vl_status cli_ensure_cache(vl_cache **out, const vl_config *config, vl_device *device, const vl_observer *observer,
+                           vl_error *err)
 {
     char *directory = NULL;
     vl_model *model = NULL;
@@ -95,7 +94,7 @@ int cmd_train(const cli_command *self, int argc, char **argv)
     if (status == VL_OK)
         status = cli_open_device(&device, config, &err);
     if (status == VL_OK)
-        status = ensure_cache(&cache, config, device, cli_observer(&common), &err);
+        status = cli_ensure_cache(&cache, config, device, cli_observer(&common), &err);
     if (status == VL_OK)
         status = vl_fit_run(&result, config, cache, device, &fit, cli_observer(&common), &err);
     if (status != VL_OK)

@@ -22,6 +22,8 @@ const cli_command cli_commands[] = {
     {"view", "--model DIR --prompt TEXT [--image FILE] [--lens DIR] [--out FILE]",
      "a page with every patch, token and layer",
      "One HTML file that needs nothing else. Or from a cache, with no model: --cache DIR --sample N.", cmd_view},
+    {"study", "CONFIG", "the whole study in one folder: evaluation, graphs, tables, pages, index",
+     "study.samples names the pictures and questions. Caches and fits first where needed.", cmd_study},
     {"export", "LENS --format NAME --out PATH", "write a lens for other tools",
      "docs/INTEROP.md shows how to load each format. --model or --cache checks that the lens belongs to it, and gives\n"
      "tuned-lens its unembed_hash.",

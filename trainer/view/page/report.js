@@ -2,7 +2,7 @@
 
 const Report = (() => {
   const at = id => document.getElementById(id);
-  const result = page.eval, training = page.training, charts = {};
+  const result = page.eval, training = page.training;
   const LENSES = [["tuned", "tuned lens"], ["logit", "logit lens"], ["baseline", "baseline"],
     ["wrong_picture", "tuned lens, wrong picture"]];
   const NAMES = { kl: "KL from the model (nats)", ce: "cross-entropy of the next token (nats)",
@@ -14,81 +14,42 @@ const Report = (() => {
 
   const group = () => result.classes[view.group];
   const lensesOf = g => LENSES.filter(([key]) => g.states.some(s => s[key]));
-  const text = x => x === null || x === undefined ? "–"
-    : x === 0 ? "0" : (x < 0 ? "−" : "") + digits(Math.abs(x), "");
+  const { line, band, text } = Plot;
   const nameOf = metric => NAMES[metric] || metric;
-  /* A logarithmic axis has no place for 0. */
-  const plotted = x => x === null || x === undefined || (view.log && x <= 0) ? null : x;
 
   /* ---- charts ---- */
 
-  function line(label, n, points, extra) {
-    const colour = Theme.line(n);
-    return { label, data: points, borderColor: colour, backgroundColor: colour, pointStyle: Theme.mark(n),
-      pointRadius: 3, borderWidth: 2, tension: 0, ...extra };
-  }
-  /* A line between two invisible ones, with the colour filled in: its interval. */
-  function band(label, n, mean, low, high) {
-    const edge = { label: "", pointRadius: 0, borderWidth: 0, tension: 0, backgroundColor: Theme.line(n) + "38" };
-    return [line(label, n, mean), { ...edge, data: low, fill: false }, { ...edge, data: high, fill: "-1" }];
-  }
-
-  function plot(id, datasets, { title, x, log }) {
-    if (typeof Chart === "undefined")
-      return;
-    const style = getComputedStyle(document.body), ink = style.getPropertyValue("--ink").trim();
-    const grid = { color: style.getPropertyValue("--line").trim() };
-    const axis = (name, type) => ({ type, title: { display: true, text: name, color: ink }, grid,
-      ticks: { color: ink, maxRotation: 0 } });
-    if (charts[id])
-      charts[id].destroy();
-    charts[id] = new Chart(at(id), { type: "line", data: { datasets },
-      options: { animation: false, responsive: true, maintainAspectRatio: false, spanGaps: false,
-        interaction: { mode: "nearest", axis: "x", intersect: false },
-        scales: { x: axis(x, "linear"), y: axis(title, log ? "logarithmic" : "linear") },
-        plugins: {
-          legend: { position: "bottom", labels: { color: ink, usePointStyle: true, boxWidth: 7, boxHeight: 7,
-            filter: item => item.text !== "" } },
-          tooltip: { filter: item => item.dataset.label !== "",
-            callbacks: { label: item => item.dataset.label + " " + text(item.parsed.y) } } } } });
-  }
-  const points = pairs => pairs.map(([x, y]) => ({ x, y: plotted(y) }));
-  const byState = (g, pick) => points(g.states.map(s => [s.state, pick(s)]));
+  const byState = (g, log, pick) => Plot.points(g.states.map(s => [s.state, pick(s)]), log);
 
   function drawMetric() {
     const g = group();
-    plot("chart-metric", lensesOf(g).flatMap(([key, name], n) => {
-      const of = field => byState(g, s => s[key] ? s[key][field] : null);
+    Plot.draw("chart-metric", lensesOf(g).flatMap(([key, name], n) => {
+      const of = field => byState(g, view.log, s => s[key] ? s[key][field] : null);
       return view.metric === "kl" ? band(name, n, of("kl"), of("kl_low"), of("kl_high"))
         : [line(name, n, of(view.metric))];
     }), { title: nameOf(view.metric), x: "state", log: view.log });
     at("chart-name").textContent = `${nameOf(view.metric)}, ${g.class} rows`;
   }
   function drawGain() {
-    const g = group(), log = view.log;
-    view.log = false; /* a difference has a sign */
+    const g = group();
     const sets = lensesOf(g).flatMap(([key, name], n) => {
       if (!g.states.some(s => s[key] && s[key].minus_tuned))
         return [];
-      const of = field => byState(g, s => s[key] && s[key].minus_tuned ? s[key].minus_tuned[field] : null);
+      const of = field => byState(g, false, s => s[key] && s[key].minus_tuned ? s[key].minus_tuned[field] : null);
       return band(name + " minus tuned lens", n, of("mean"), of("low"), of("high"));
     });
-    plot("chart-gain", sets, { title: "KL gained by the tuned lens (nats)", x: "state", log: false });
-    view.log = log;
+    Plot.draw("chart-gain", sets, { title: "KL gained by the tuned lens (nats)", x: "state", log: false });
   }
   function drawTraining() {
     const layers = training.layers.filter(l => l.curve && l.curve.step.length);
     const chosen = layers.length <= 6 ? layers
       : Array.from({ length: 6 }, (_, n) => layers[Math.round(n * (layers.length - 1) / 5)]);
-    const log = view.log;
-    view.log = true;
-    plot("chart-training", chosen.map((l, n) => line("state " + l.layer, n,
-      points(l.curve.step.map((s, k) => [s, l.curve.objective[k]])), { pointRadius: 0 })),
+    Plot.draw("chart-training", chosen.map((l, n) => line("state " + l.layer, n,
+      Plot.points(l.curve.step.map((s, k) => [s, l.curve.objective[k]]), true), { pointRadius: 0 })),
     { title: "objective on training rows (nats)", x: "step", log: true });
-    plot("chart-start", [["start", "start"], ["validation", "kept"]].map(([key, name], n) =>
-      line(name, n, points(training.layers.map(l => [l.layer, l[key]])))),
+    Plot.draw("chart-start", [["start", "start"], ["validation", "kept"]].map(([key, name], n) =>
+      line(name, n, Plot.points(training.layers.map(l => [l.layer, l[key]]), true))),
     { title: "objective on validation rows (nats)", x: "state", log: true });
-    view.log = log;
   }
 
   /* ---- tables ---- */

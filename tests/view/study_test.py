@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""`vlens study` on a few scenes: every file that the index names is there, its numbers are those of `vlens topk` and
+`vlens eval`, and what cannot be read is refused with the line it stands in.
+
+study_test.py VLENS SOURCE OUTPUT [CHROMIUM]   (with a browser the index page is opened as well)"""
+import json
+import pathlib
+import subprocess
+import sys
+
+CONFIG = """
+model: {source}/data/demo/model
+output: study-lens
+data: {{samples: rows.jsonl, images: {source}/data/demo, heldout: 0.4}}
+cache: {{dir: study-cache, positions: {{image: 8}}}}
+fit: {{tokens_per_step: 128, epochs: 1, validation: 0.1}}
+eval: {{bootstrap: 20}}
+study: {{samples: asked.jsonl, images: {source}/data/demo, dir: study, k: 3}}
+"""
+CLOSE = 2e-5  # relative; measured 4.8e-6: a product of one row rounds otherwise than one of many
+ASKED = [
+    {"image": "images/010.png", "prompt": "What color is the cross? Answer with one word.", "answer": "green"},
+    {"image": "images/013.png", "prompt": "What color is the cross? Answer with one word.", "answer": "white"},
+    {"prompt": "What color is <b>it</b>? Answer with one word."},
+]
+
+
+def same(a, b, what):
+    if a != b:
+        raise AssertionError(f"{what}: got {a!r}, expected {b!r}")
+
+
+def write(folder, asked):
+    (folder / "asked.jsonl").write_text("".join(json.dumps(line) + "\n" for line in asked))
+
+
+def check_question(question, topk):
+    """A question of study.json against the same reading by `vlens topk --json`."""
+    states = topk["positions"][0]["states"]
+    for lens in ("logit", "tuned"):
+        tops = [s[lens]["top"][0] for s in states]
+        same([s["token"] for s in question[lens]["states"]], [t["token"] for t in tops], f"top tokens, {lens} lens")
+        for s, t in zip(question[lens]["states"], tops):
+            assert abs(s["p"] - t["p"]) <= CLOSE * t["p"], (s, t)
+        settled = len(tops) - 1
+        while settled > 0 and tops[settled - 1]["id"] == tops[-1]["id"]:
+            settled -= 1
+        same(question[lens]["settled"], settled, f"where the {lens} lens settles")
+
+
+def main():
+    vlens, source, output = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
+    folder = output / "study"
+    folder.mkdir(exist_ok=True)
+    rows = (source / "data/demo/samples.jsonl").read_text().split("\n")[:40]
+    (folder / "rows.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "study.yaml").write_text(CONFIG.format(source=source))
+
+    def run(*arguments, code=0):
+        done = subprocess.run([vlens, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        same(done.returncode, code, f"exit code of {arguments}: {done.stderr.decode()}")
+        return done.stdout if code == 0 else done.stderr.decode()
+    write(folder, ASKED)
+    summary = json.loads(run("study", "study.yaml", "--json", "--quiet"))
+    same(summary, {"questions": 3, "comparisons": 1, "index": "study/index.html"}, "summary")
+    study = json.loads((folder / "study/study.json").read_text())
+    result = json.loads((folder / "study/eval.json").read_text())
+    for g, group in enumerate(study["kl"]):
+        same(group["tuned"], [s["tuned"]["kl"] for s in result["classes"][g]["states"]], f"KL of {group['class']}")
+    for question, asked in zip(study["questions"], ASKED, strict=True):
+        for kind in ("page", "graph", "table", *(["picture"] if "image" in asked else [])):
+            assert (folder / "study" / question[kind]).stat().st_size > 100, question[kind]
+        image = ["--image", str(source / "data/demo" / asked["image"])] if "image" in asked else []
+        topk = run("topk", "--model", str(source / "data/demo/model"), *image, "--prompt", asked["prompt"], "--lens",
+                   "study-lens", "--json", "-k", "3")
+        check_question(question, json.loads(topk))
+    same([c["page"] for c in study["compare"]], ["compare/0-1.html"], "comparisons")
+    assert (folder / "study/compare/0-1.html").stat().st_size > 1000
+
+    write(folder, [ASKED[0], {**ASKED[1], "image": "images/missing.png"}])
+    message = run("study", "study.yaml", "--quiet", code=1)
+    assert "asked.jsonl:2" in message and "missing.png" in message, message
+    write(folder, ASKED)
+    message = run("study", "study.yaml", "--quiet", "--set", "study.samples=", code=2)
+    assert "study.samples is not set" in message, message
+
+    if len(sys.argv) > 4:
+        from browser import Browser
+        browser = Browser(sys.argv[4])
+        try:
+            for width in (1280, 390):
+                browser.size(width, 900)
+                browser.open(folder / "study/index.html")
+                same(browser.js("document.documentElement.scrollWidth"), width, "width that the page needs")
+                same(browser.js("[...document.querySelectorAll('.question')].length"), 3, "questions on the page")
+                same(browser.js("[...document.querySelectorAll('h3 bdi')].map(n => n.textContent)"),
+                     [a["prompt"] for a in ASKED], "prompts, as text")
+                browser.screenshot(str(folder / f"study-{width}.png"), full=True)
+            bad = [c for c in browser.complaints() if "study/pictures" not in c and "study/graphs" not in c]
+            same(bad, [], "console output, errors or requests")
+        finally:
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
