@@ -3,7 +3,7 @@ BUILD := build/release
 VLENS := $(BUILD)/bin/vlens
 JOBS  := $(shell nproc)
 
-.PHONY: all help deps demo test test-all asan real peers format lint install clean
+.PHONY: all help deps demo test test-all asan fuzz-short real peers format lint install clean
 
 all: deps ## build the program and the library (release)
 	@test -f $(BUILD)/build.ninja || cmake --preset release >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
@@ -29,6 +29,11 @@ asan: deps ## build and test with AddressSanitizer and UBSan
 	@cmake --preset asan >/dev/null
 	@cmake --build --preset asan -j $(JOBS) -- --quiet
 	@ASAN_OPTIONS=detect_leaks=1 ctest --test-dir build/asan --output-on-failure -LE "long|bench"
+
+fuzz-short: deps ## ten minutes of fuzzing over the readers of strangers' files (needs clang)
+	@cmake --preset fuzz >/dev/null
+	@cmake --build --preset fuzz -j $(JOBS) -- --quiet
+	@tests/fuzz/run.sh build/fuzz 600
 
 real: all ## a real language model on real text: SmolLM2-135M (needs pip and apt)
 	@tools/real/run.sh $(VLENS)

@@ -29,6 +29,12 @@ const char *fuzz_folder(void)
     return folder;
 }
 
+void fuzz_touch(uint8_t byte)
+{
+    volatile uint8_t sink = byte;
+    (void)sink;
+}
+
 const char *fuzz_file(const char *name, const uint8_t *data, size_t size)
 {
     static char path[300];
