@@ -15,9 +15,11 @@ static bool reserve(vl_str *str, size_t extra)
     }
     if (need <= str->capacity)
         return true;
-    size_t capacity = str->capacity ? str->capacity : 64;
-    while (capacity < need)
-        capacity += capacity / 2 + 1;
+    size_t capacity;
+    if (!vl_add_size(&capacity, str->capacity, str->capacity / 2) || capacity < need)
+        capacity = need;
+    if (capacity < 64)
+        capacity = 64;
     char *data = vl_realloc(str->data, capacity, 1);
     if (!data) {
         str->failed = true;
