@@ -27,7 +27,8 @@ typedef enum vl_status {
     VL_EMISMATCH,    /* two things do not belong together (fingerprint, cache settings) */
     VL_EDEVICE,      /* the compute device is missing or failed */
     VL_ECANCELLED,   /* a progress callback asked to stop; a checkpoint was saved where one is promised */
-    VL_EINTERNAL     /* a bug in vlens */
+    VL_EINTERNAL,    /* a bug in vlens */
+    VL_EBUSY         /* another run holds the output folder; the message says who, and since when */
 } vl_status;
 
 enum { VL_ERROR_MESSAGE_SIZE = 512 };
@@ -37,7 +38,13 @@ typedef struct vl_error {
     char message[VL_ERROR_MESSAGE_SIZE]; /* one line, no newline, NUL-terminated */
 } vl_error;
 
-#define VL_ERROR_INIT {VL_OK, {0}}
+#define VL_ERROR_INIT                                                                                                  \
+    {                                                                                                                  \
+        VL_OK,                                                                                                         \
+        {                                                                                                              \
+            0                                                                                                          \
+        }                                                                                                              \
+    }
 
 /* A short lower-case name of a status ("ok", "io error", ...). Never NULL. */
 VL_API const char *vl_status_name(vl_status status);

@@ -1,5 +1,6 @@
 #include "trainer/base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -177,6 +178,29 @@ vl_status vl_publish_file(const char *temporary, const char *path, vl_error *err
     if (status == VL_OK && rename(temporary, path) != 0)
         status = vl_fail_errno(err, VL_EIO, "%s: cannot rename into place", path);
     return status == VL_OK ? sync_parent(path, err) : status;
+}
+
+static bool is_temporary_of(const char *name, const char *base)
+{
+    static const char mark[] = ".tmp-";
+    size_t n = strlen(base);
+    if (strncmp(name, base, n) != 0 || strncmp(name + n, mark, sizeof mark - 1) != 0)
+        return false;
+    const char *digits = name + n + sizeof mark - 1;
+    return digits[0] && digits[strspn(digits, "0123456789")] == 0;
+}
+
+void vl_atomic_clean(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *parent = vl_path_parent(path);
+    DIR *dir = parent ? opendir(parent) : NULL;
+    for (struct dirent *e; dir && (e = readdir(dir)) != NULL;)
+        if (is_temporary_of(e->d_name, slash ? slash + 1 : path))
+            unlinkat(dirfd(dir), e->d_name, 0);
+    if (dir)
+        closedir(dir);
+    vl_free(parent);
 }
 
 char *vl_path_join(const char *a, const char *b)

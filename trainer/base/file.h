@@ -39,6 +39,9 @@ vl_status vl_atomic_write(const char *path, const void *data, size_t size, vl_er
 /* fsyncs an already closed file, renames it to `path`, fsyncs the folder (for files that a library writes). */
 vl_status vl_publish_file(const char *temporary, const char *path, vl_error *err);
 
+/* Removes `<path>.tmp-<digits>` that writers left which were killed; nobody else may be writing `path`. */
+void vl_atomic_clean(const char *path);
+
 /* `a/b`; b alone when it is absolute. The caller frees. NULL when out of memory. */
 char *vl_path_join(const char *a, const char *b);
 /* Folder part of a path ("." where there is none). The caller frees. */

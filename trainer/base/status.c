@@ -19,6 +19,7 @@ const char *vl_status_name(vl_status status)
     case VL_EDEVICE: return "device error";
     case VL_ECANCELLED: return "cancelled";
     case VL_EINTERNAL: return "internal error";
+    case VL_EBUSY: return "in use";
     }
     return "unknown status";
 }

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "trainer/base/file.h"
+#include "trainer/base/lock.h"
 #include "trainer/base/mem.h"
 #include "trainer/cache/index.h"
 #include "trainer/cache/job.h"
@@ -181,13 +182,12 @@ static vl_status count_generated(const vl_cache_job *job, vl_cache_plan *plan, v
     return VL_OK;
 }
 
-static vl_status build(vl_cache_job *job, vl_cache_plan *plan, vl_error *err)
+static vl_status build(vl_cache_job *job, vl_cache_plan *plan, bool fresh, vl_error *err)
 {
     vl_resume resume;
     int64_t n_shards, resumed_tokens = 0;
     double start = vl_clock();
-    VL_TRY(vl_make_directories(job->directory, err));
-    VL_TRY(vl_cache_remove_files(job->directory, true, err));
+    VL_TRY(vl_cache_remove_files(job->directory, !fresh, err));
     VL_TRY(vl_job_find_shards(&resume, job, err));
     plan->n_resumed_tokens = resume.n_rows;
     VL_TRY(vl_job_check_space(job, resume.next_sample, err));
@@ -215,6 +215,7 @@ vl_status vl_cache_build(vl_cache_plan *plan, const vl_config *config, vl_model 
 {
     vl_cache_job job;
     vl_cache_plan local;
+    vl_lock lock = VL_LOCK_NONE;
     bool whole = false, fresh = options && options->fresh, dry = options && options->dry_run;
     if (!plan)
         plan = &local;
@@ -231,10 +232,13 @@ vl_status vl_cache_build(vl_cache_plan *plan, const vl_config *config, vl_model 
         VL_GOTO(dry_run(&job, plan, fresh, err));
         goto done;
     }
-    if (fresh)
-        VL_GOTO(vl_cache_remove_files(job.directory, false, err));
-    VL_GOTO(build(&job, plan, err));
+    VL_GOTO(vl_make_directories(job.directory, err));
+    VL_GOTO(vl_lock_take(&lock, job.directory, err));
+    if (lock.stale[0])
+        vl_job_message(&job, false, "%s: the run before was cut off (%s)", job.directory, lock.stale);
+    VL_GOTO(build(&job, plan, fresh, err));
 done:
+    vl_lock_release(&lock);
     vl_job_close(&job);
     return status;
 }

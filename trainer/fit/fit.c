@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "trainer/base/file.h"
+#include "trainer/base/lock.h"
 #include "trainer/base/mem.h"
 #include "trainer/fit/session.h"
 #include "trainer/fit/settings.h"
@@ -242,25 +243,32 @@ vl_status vl_fit_run(vl_fit_result *result, const vl_config *config, vl_cache *c
     const vl_fit_options none = {false, false};
     vl_status status = VL_OK;
     vl_fit_session s = {.config = config, .cache = cache, .device = device, .notice = {.observer = observer}};
+    vl_lock lock = VL_LOCK_NONE;
     bool finished = false;
     if (!options)
         options = &none;
     memset(result, 0, sizeof *result);
     VL_GOTO(open_session(&s, options, err));
-    bool resume = !options->fresh && vl_path_exists(s.checkpoint_path);
-    if (options->fresh)
-        unlink(s.checkpoint_path);
-    else if (!resume)
+    if (!options->fresh && !vl_path_exists(s.checkpoint_path))
         VL_GOTO(vl_fit_find_finished(&finished, result, &s, err));
     if (finished) {
         vl_notice_say(&s.notice, 0, "%s: finished already, with these settings", s.lens_path);
         goto done;
     }
-    VL_GOTO(train(&s, resume, err));
+    VL_GOTO(vl_lock_take(&lock, config->output, err));
+    if (lock.stale[0])
+        vl_notice_say(&s.notice, 0, "%s: the run before was cut off (%s)", config->output, lock.stale);
+    vl_atomic_clean(s.lens_path);
+    vl_atomic_clean(s.checkpoint_path);
+    vl_atomic_clean(s.metrics_path);
+    if (options->fresh)
+        unlink(s.checkpoint_path);
+    VL_GOTO(train(&s, vl_path_exists(s.checkpoint_path), err));
     VL_GOTO(vl_fit_fill_result(result, &s, err));
 done:
     if (status != VL_OK)
         vl_fit_result_clear(result);
+    vl_lock_release(&lock);
     close_session(&s);
     return status;
 }
