@@ -58,6 +58,13 @@ printf '{"prompt": "a"}\n{"prompt": 3}\n' >bad.jsonl
 expect 1 'bad.jsonl:2' "$vlens" cache good.yaml --set data.samples=bad.jsonl
 printf '{"prompt": "a", "image": "../../etc/passwd"}\n' >outside.jsonl
 expect 1 'outside.jsonl:1.*allow_outside' "$vlens" cache good.yaml --set data.samples=outside.jsonl
+ln -s "$source/data/demo/images/000.png" link.png
+printf '{"prompt": "a", "image": "link.png"}\n' >link.jsonl
+expect 1 'link.jsonl:1.*link that leaves' "$vlens" cache good.yaml --set data.samples=link.jsonl --set data.images=.
+expect 0 'dry_run' "$vlens" cache good.yaml --set data.samples=link.jsonl --set data.images=. --set data.heldout=0 \
+    --allow-outside --dry-run --json
+printf '{"prompt": "a", "image": "a\\nvlens: b.png"}\n' >newline.jsonl
+expect 1 'newline.jsonl:1.*control characters' "$vlens" cache good.yaml --set data.samples=newline.jsonl
 [ ! -e cache ] || fail "a failed command left a cache folder behind"
 
 # cache and lens

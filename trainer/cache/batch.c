@@ -20,7 +20,7 @@ struct vl_batch {
     entry *entries;
     int n, capacity;
     int64_t n_tokens, n_rows;
-    int64_t overflows;
+    vl_batch_faults faults;
     /* While the model runs. */
     vl_write_queue *queue;
     int64_t first_row;
@@ -88,9 +88,9 @@ int64_t vl_batch_rows(const vl_batch *batch)
     return batch->n_rows;
 }
 
-int64_t vl_batch_overflows(const vl_batch *batch)
+vl_batch_faults vl_batch_get_faults(const vl_batch *batch)
 {
-    return batch->overflows;
+    return batch->faults;
 }
 
 /* ---- collecting -------------------------------------------------------------------------------------------- */
@@ -165,6 +165,25 @@ vl_status vl_batch_collect(vl_batch *batch, int64_t *next, int64_t shard_rows, v
 
 /* ---- states ------------------------------------------------------------------------------------------------ */
 
+static int64_t count_not_finite(const float *x, int64_t n)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], 4);
+        count += (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return count;
+}
+
+static int64_t count_infinite(const uint16_t *half, int64_t n, uint16_t infinity)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++)
+        count += (half[i] & 0x7fff) == infinity;
+    return count;
+}
+
 static void convert(vl_batch *batch, void *out, const float *x, int64_t n)
 {
     uint16_t *half = out;
@@ -174,13 +193,30 @@ static void convert(vl_batch *batch, void *out, const float *x, int64_t n)
             half[i] = vl_f32_to_bf16(x[i]);
         break;
     case VL_F16:
-        for (int64_t i = 0; i < n; i++) {
+        for (int64_t i = 0; i < n; i++)
             half[i] = vl_f32_to_f16(x[i]);
-            batch->overflows += isfinite(x[i]) && (half[i] & 0x7fff) == 0x7c00;
-        }
         break;
     default: memcpy(out, x, (size_t)n * sizeof *x); break;
     }
+}
+
+/* Counts what a fit would stumble over, of one row. */
+static void note_faults(vl_batch *batch, const vl_tap *tap, const void *out, const float *x, int64_t n)
+{
+    vl_batch_faults *faults = &batch->faults;
+    vl_dtype dtype = batch->job->meta.dtype;
+    int64_t bad = count_not_finite(x, n), infinite = 0;
+    if (bad > 0 && faults->not_finite == 0) {
+        faults->sample = batch->job->samples.items[batch->entries[tap->sequence].sample].number;
+        faults->state = tap->state;
+    }
+    faults->not_finite += bad;
+    if (dtype != VL_F32)
+        infinite = count_infinite(out, n, dtype == VL_BF16 ? 0x7f80 : 0x7c00);
+    if (infinite > 0) /* those that were infinite before are not counted again */
+        for (int64_t i = 0; i < n; i++)
+            infinite -= isinf(x[i]) != 0;
+    faults->overflows += infinite;
 }
 
 /* The kept rows of one sequence at one state. They are read as one span: many small reads would each wait for the
@@ -194,8 +230,12 @@ static vl_status take_rows(vl_batch *batch, const vl_tap *tap, vl_error *err)
     char *out = (char *)batch->states[tap->state] + (size_t)(e->first * d) * element;
     /* The device belongs to the model: it is the one that the head was asked from. */
     VL_TRY(vl_device_read(batch->job->model->device, batch->scratch, &span, err));
-    for (int64_t i = 0; i < e->n_rows; i++)
-        convert(batch, out + (size_t)(i * d) * element, batch->scratch + (e->rows[i] - first) * d, d);
+    for (int64_t i = 0; i < e->n_rows; i++) {
+        char *to = out + (size_t)(i * d) * element;
+        const float *x = batch->scratch + (e->rows[i] - first) * d;
+        convert(batch, to, x, d);
+        note_faults(batch, tap, to, x, d);
+    }
     return VL_OK;
 }
 

@@ -28,6 +28,18 @@ static vl_status run_batches(vl_cache_job *job, vl_batch *batch, vl_write_queue 
     return VL_OK;
 }
 
+static void report_faults(const vl_cache_job *job, vl_batch_faults faults)
+{
+    if (faults.overflows > 0)
+        vl_job_message(job, true, "%lld values were too large for %s and are stored as infinity%s",
+                       (long long)faults.overflows, vl_dtype_name(job->meta.dtype),
+                       job->meta.dtype == VL_F16 ? ": use cache.dtype bfloat16" : "");
+    if (faults.not_finite > 0)
+        vl_job_message(job, true,
+                       "%lld values that the model made are no finite numbers, first in state %lld of sample %lld",
+                       (long long)faults.not_finite, (long long)faults.state, (long long)faults.sample);
+}
+
 static vl_status run(vl_cache_job *job, const vl_resume *resume, vl_error *err)
 {
     vl_batch *batch = NULL;
@@ -39,11 +51,8 @@ static vl_status run(vl_cache_job *job, const vl_resume *resume, vl_error *err)
     if (status == VL_OK)
         status = run_batches(job, batch, queue, resume->next_sample, err);
     vl_status closed = vl_queue_close(queue, status == VL_OK ? err : NULL);
-    if (batch && vl_batch_overflows(batch) > 0)
-        vl_job_message(job, true,
-                       "%lld values were too large for float16 and are stored as infinity: use cache.dtype "
-                       "bfloat16",
-                       (long long)vl_batch_overflows(batch));
+    if (batch)
+        report_faults(job, vl_batch_get_faults(batch));
     vl_batch_free(batch);
     return status != VL_OK ? status : closed;
 }

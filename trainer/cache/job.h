@@ -86,7 +86,12 @@ int64_t vl_batch_rows(const vl_batch *batch);
 /* Runs the model; states and tables go to the queue as rows [first_row, ...) of its shard. Without a queue (to measure)
  * they are thrown away. The batch is empty afterwards. */
 vl_status vl_batch_run(vl_batch *batch, vl_write_queue *queue, int64_t first_row, vl_error *err);
-/* Values of all batches so far that float16 cannot hold. */
-int64_t vl_batch_overflows(const vl_batch *batch);
+/* Values of all batches so far that are no numbers to train on. */
+typedef struct vl_batch_faults {
+    int64_t overflows;     /* finite, but too large for the type of the cache */
+    int64_t not_finite;    /* as the model made them */
+    int64_t sample, state; /* where the first of not_finite was found: the sample's number */
+} vl_batch_faults;
+vl_batch_faults vl_batch_get_faults(const vl_batch *batch);
 
 #endif

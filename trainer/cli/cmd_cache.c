@@ -43,10 +43,12 @@ int cmd_cache(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
     vl_cache_build_options build = {false, false};
+    bool allow_outside = false;
     const char *path = NULL;
     const cli_option options[] = {
         {"dry-run", 'n', CLI_FLAG, &build.dry_run, NULL, "count tokens, bytes and time; write nothing"},
         {"fresh", 0, CLI_FLAG, &build.fresh, NULL, "throw an existing cache away"},
+        {"allow-outside", 0, CLI_FLAG, &allow_outside, NULL, "pictures may lie outside of data.images"},
         CLI_COMMON_OPTIONS(common),
         CLI_OPTIONS_END,
     };
@@ -59,6 +61,8 @@ int cmd_cache(const cli_command *self, int argc, char **argv)
     vl_model *model = NULL;
     vl_cache_plan plan;
     vl_status status = cli_config(&config, path, &common, &err);
+    if (status == VL_OK && allow_outside)
+        config->data.allow_outside = true;
     if (status == VL_OK)
         status = cli_open_device(&device, config, &err);
     if (status == VL_OK)

@@ -74,11 +74,13 @@ int cmd_train(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
     vl_fit_options fit = {false, false};
+    bool allow_outside = false;
     const char *path = NULL;
     const cli_option options[] = {
         {"fresh", 0, CLI_FLAG, &fit.fresh, NULL,
          "start over although a checkpoint or a lens lies in the output folder"},
         {"allow-other-model", 0, CLI_FLAG, &fit.allow_other_model, NULL, "a cache of another model is only a warning"},
+        {"allow-outside", 0, CLI_FLAG, &allow_outside, NULL, "pictures may lie outside of data.images"},
         CLI_COMMON_OPTIONS(common),
         CLI_OPTIONS_END,
     };
@@ -91,6 +93,8 @@ int cmd_train(const cli_command *self, int argc, char **argv)
     vl_cache *cache = NULL;
     vl_fit_result result = {0};
     vl_status status = cli_config(&config, path, &common, &err);
+    if (status == VL_OK && allow_outside)
+        config->data.allow_outside = true;
     if (status == VL_OK)
         status = cli_open_device(&device, config, &err);
     if (status == VL_OK)

@@ -12,7 +12,7 @@
 #include "trainer/fit/settings.h"
 #include "trainer/hf/safetensors_write.h"
 
-enum { NAME_SIZE = 48, PER_LAYER = 12, TEXT_SIZE = 32 };
+enum { NAME_SIZE = 48, PER_LAYER = 12, TEXT_SIZE = 32, CHECKPOINT_VERSION = 2 };
 
 /* The tensors of the file as they are listed for writing. */
 typedef struct listing {
@@ -124,7 +124,7 @@ vl_status vl_fit_checkpoint_save(vl_fit_session *s, vl_error *err)
     snprintf(texts[3], TEXT_SIZE, "%lld", (long long)s->validated);
     snprintf(texts[4], TEXT_SIZE, "%.3f", s->earlier_seconds + vl_clock() - s->began);
     const vl_safetensors_pair pairs[] = {
-        {"format", "vlens-checkpoint"}, {"version", "1"},   {"settings", s->settings}, {"group", texts[0]},
+        {"format", "vlens-checkpoint"}, {"version", "2"},   {"settings", s->settings}, {"group", texts[0]},
         {"layers_in_flight", texts[1]}, {"step", texts[2]}, {"validated", texts[3]},   {"seconds", texts[4]}};
     VL_GOTO(vl_safetensors_write(s->checkpoint_path, l.entries, l.n, pairs, sizeof pairs / sizeof *pairs, err));
 done:
@@ -232,6 +232,11 @@ static vl_status read_all(vl_fit_session *s, const vl_safetensors *file, vl_erro
     const char *seconds = vl_safetensors_metadata(file, "seconds"), *format = vl_safetensors_metadata(file, "format");
     if (!format || strcmp(format, "vlens-checkpoint") != 0)
         return vl_fail(err, VL_EFORMAT, "%s: no vlens checkpoint", s->checkpoint_path);
+    int64_t version;
+    VL_TRY(read_integer(&version, file, "version", 0, INT64_MAX, err));
+    if (version != CHECKPOINT_VERSION)
+        return vl_fail(err, VL_EMISMATCH, "%s: a checkpoint of form %lld, this vlens has %d: start over (--fresh)",
+                       s->checkpoint_path, (long long)version, CHECKPOINT_VERSION);
     VL_TRY(vl_fit_settings_compare(s->checkpoint_path, settings ? settings : "", s->settings, err));
     VL_TRY(read_integer(&per_group, file, "layers_in_flight", 1, INT64_MAX, err));
     if (per_group != s->per_group)

@@ -84,6 +84,15 @@ vl_status vl_feeder_next(vl_feeder *f, vl_sampler *sampler, int64_t rows, double
     return vl_device_write(f->device, &targets, f->target, err);
 }
 
+/* The row of each is needed at most once, so it is looked up through the pieces. */
+int64_t vl_feeder_cache_row(const vl_feeder *f, int64_t row)
+{
+    int64_t p = 0;
+    for (; row >= f->pieces[p].n; p++)
+        row -= f->pieces[p].n;
+    return f->pieces[p].first + row;
+}
+
 vl_status vl_feeder_read(vl_feeder *f, int64_t state, vl_error *err)
 {
     char *to = f->host;

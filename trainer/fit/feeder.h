@@ -32,6 +32,8 @@ vl_status vl_feeder_next(vl_feeder *feeder, vl_sampler *sampler, int64_t rows, d
 vl_status vl_feeder_read(vl_feeder *feeder, int64_t state, vl_error *err);
 /* The same on the device, f32 [rows, D]; valid until the next load. */
 vl_status vl_feeder_load(vl_tensor *out, vl_feeder *feeder, int64_t state, vl_error *err);
+/* The row of the cache that row 0..rows-1 of the tile is. */
+int64_t vl_feeder_cache_row(const vl_feeder *feeder, int64_t row);
 /* The tile's weights and targets on the device. */
 vl_tensor vl_feeder_row_weight(const vl_feeder *feeder);
 vl_tensor vl_feeder_targets(const vl_feeder *feeder);

@@ -89,6 +89,22 @@ vl_status vl_fit_remember_best(vl_fit_session *s, vl_fit_layer *layer, vl_error 
     return copy(s->device, layer->best.bias, layer->adapter.bias, err);
 }
 
+static vl_status forget(vl_device *device, const vl_optimizer_state *state, vl_error *err)
+{
+    if (state->first.data)
+        VL_TRY(vl_op_zero(device, state->first, err));
+    return state->second.data ? vl_op_zero(device, state->second, err) : VL_OK;
+}
+
+vl_status vl_fit_return_to_best(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+{
+    if (layer->adapter.weight.data)
+        VL_TRY(copy(s->device, layer->adapter.weight, layer->best.weight, err));
+    VL_TRY(copy(s->device, layer->adapter.bias, layer->best.bias, err));
+    VL_TRY(forget(s->device, &layer->weight_state, err));
+    return forget(s->device, &layer->bias_state, err);
+}
+
 static bool all_finite(const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)

@@ -67,20 +67,11 @@ static void row_norms(double *state, double *final_state, const collector *c, in
     *final_state = sqrt(b);
 }
 
-/* The position of each row of the tile is needed once, so it is looked up through the pieces. */
-static int64_t cache_row(const vl_feeder *f, int64_t row)
-{
-    int64_t p = 0;
-    for (; row >= f->pieces[p].n; p++)
-        row -= f->pieces[p].n;
-    return f->pieces[p].first + row;
-}
-
 /* Whether a row counts. Comparisons are so written that NaN does not. */
 static bool counts(const collector *c, int64_t row)
 {
     double a, b;
-    if (vl_cache_get_tokens(c->feeder->cache)->position[cache_row(c->feeder, row)] == 0)
+    if (vl_cache_get_tokens(c->feeder->cache)->position[vl_feeder_cache_row(c->feeder, row)] == 0)
         return false;
     row_norms(&a, &b, c, row);
     return a <= c->limit_state && b <= c->limit_final;

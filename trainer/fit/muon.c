@@ -53,7 +53,7 @@ vl_status vl_muon_step(const vl_optimizer_engine *e, const vl_optimizer_move *mo
                                     .momentum_factor = (float)e->rule.momentum,
                                     .gradient_scale = (float)move->scale,
                                     .nesterov = e->rule.momentum > 0,
-                                    .first = move->step == 0},
+                                    .first = move->age == 0},
                      err));
     VL_TRY(normalise(e, x, spare, err));
     for (int i = 0; i < NEWTON_SCHULZ_STEPS; i++)

@@ -138,7 +138,7 @@ vl_status vl_optimizer_step(const vl_optimizer_engine *engine, const vl_optimize
                              .epsilon = 1e-8f,
                              .weight_decay = (float)rule->weight_decay,
                              .gradient_scale = (float)move->scale,
-                             .step = move->step + 1};
+                             .step = move->age + 1};
         return vl_op_adam(engine->device, &args, err);
     }
     if (rule->kind == VL_OPTIMIZER_MUON)
@@ -151,6 +151,6 @@ vl_status vl_optimizer_step(const vl_optimizer_engine *engine, const vl_optimize
                         .weight_decay = (float)rule->weight_decay,
                         .gradient_scale = (float)move->scale,
                         .nesterov = rule->momentum > 0,
-                        .first = move->step == 0};
+                        .first = move->age == 0};
     return vl_op_sgd(engine->device, &args, err);
 }

@@ -54,7 +54,8 @@ void vl_optimizer_state_clear(vl_optimizer_state *state, vl_device *device);
 typedef struct vl_optimizer_move {
     vl_tensor parameter, gradient;
     const vl_optimizer_state *state;
-    int64_t step;
+    int64_t step; /* of the run: the schedule's */
+    int64_t age;  /* steps since the state was zeroed */
     double rate;  /* full rate; the schedule is applied here */
     double scale; /* multiplies the gradient (clipping) */
 } vl_optimizer_move;

@@ -123,6 +123,7 @@ static json_t *layer_metrics(const vl_fit_session *s, const vl_fit_layer *layer)
     json_object_set_new(object, "learning_rate", number(n->weight_rate));
     json_object_set_new(object, "bias_learning_rate", number(n->bias_rate));
     json_object_set_new(object, "seconds", number(n->seconds));
+    json_object_set_new(object, "returns", json_integer((json_int_t)n->returns));
     json_object_set_new(object, "stopped_step",
                         n->stopped_step >= 0 ? json_integer((json_int_t)n->stopped_step) : json_null());
     json_object_set_new(object, "curve", curve_of(layer));

@@ -22,6 +22,7 @@ typedef struct vl_fit_numbers {
     double last_loss;                  /* of the last validation */
     double class_loss[VL_CLASS_COUNT]; /* validation, by class, of the parameters that are kept */
     double seconds;
+    double returns, restart_step; /* times that it went back to its best parameters; the step of the last */
 } vl_fit_numbers;
 enum { VL_FIT_NUMBERS = sizeof(vl_fit_numbers) / sizeof(double) };
 
@@ -30,6 +31,7 @@ typedef struct vl_fit_layer {
     vl_fit_numbers numbers;
     double *history; /* [steps] objective of each step */
     double step_loss;
+    int64_t bad_row; /* of the cache: the first of this step or validation whose loss is no finite number; -1 */
     /* On the device while its group is in flight. */
     vl_adapter adapter, best;
     vl_adapter_gradient gradient;
@@ -75,6 +77,17 @@ vl_status vl_fit_group_keep(vl_fit_session *session, vl_error *err);
 void vl_fit_group_close(vl_fit_session *session);
 /* adapter -> best. */
 vl_status vl_fit_remember_best(vl_fit_session *session, vl_fit_layer *layer, vl_error *err);
+
+/* best -> adapter; what the optimiser remembers is forgotten. */
+vl_status vl_fit_return_to_best(vl_fit_session *session, vl_fit_layer *layer, vl_error *err);
+
+/* fault.c: looks for a row of the tile whose loss is no finite number. */
+void vl_fit_note_bad_row(const vl_fit_session *session, vl_fit_layer *layer);
+/* A step whose loss or gradient (of this norm) is no finite number: the layer stops, or goes back to its best
+ * parameters where the numbers in the cache are sound. */
+vl_status vl_fit_handle_bad_step(vl_fit_session *session, vl_fit_layer *layer, double norm, vl_error *err);
+/* A validation loss: *usable where it can be the best. A layer that diverged goes back to its best parameters. */
+vl_status vl_fit_handle_score(bool *usable, vl_fit_session *session, vl_fit_layer *layer, double loss, vl_error *err);
 
 /* start.c: the parameters that the descent starts from, for the layers that have none yet. */
 vl_status vl_fit_start_group(vl_fit_session *session, vl_error *err);

@@ -16,6 +16,8 @@ static vl_status layer_on_tile(vl_fit_session *s, vl_fit_layer *layer, bool fres
     VL_TRY(vl_objective_layer(&s->objective, &tile, &layer->adapter, &layer->gradient, err));
     for (int64_t r = 0; r < s->feeder.rows; r++)
         layer->step_loss += (double)s->feeder.weight[r] * (double)s->objective.host_loss[r];
+    if (!isfinite(layer->step_loss))
+        vl_fit_note_bad_row(s, layer);
     layer->numbers.seconds += vl_clock() - began;
     return VL_OK;
 }
@@ -23,8 +25,10 @@ static vl_status layer_on_tile(vl_fit_session *s, vl_fit_layer *layer, bool fres
 static vl_status gradients(vl_fit_session *s, vl_fit_layer *layers, int64_t n, vl_error *err)
 {
     int64_t rows = s->plan.tokens_per_step;
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++) {
         layers[i].step_loss = 0;
+        layers[i].bad_row = -1;
+    }
     for (int64_t done = 0; done < rows; done += s->feeder.rows) {
         VL_TRY(vl_feeder_next(&s->feeder, &s->sampler, rows - done, 1.0 / (double)rows, err));
         if (vl_objective_needs_teacher(&s->objective)) {
@@ -54,16 +58,10 @@ static vl_status update(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
     double norm, clip = s->optimizer.rule.clip;
     VL_TRY(gradient_norm(&norm, s, layer, err));
-    if (!isfinite(norm) || !isfinite(layer->step_loss)) {
-        layer->numbers.stopped_step = (double)s->step;
-        vl_notice_say(&s->notice, 1,
-                      "layer %lld: loss %g and gradient norm %g at step %lld; it stops at its last good "
-                      "parameters, the other layers go on",
-                      (long long)layer->index, layer->step_loss, norm, (long long)s->step);
-        return VL_OK;
-    }
+    if (!isfinite(norm) || !isfinite(layer->step_loss))
+        return vl_fit_handle_bad_step(s, layer, norm, err);
     double scale = clip > 0 && norm > clip ? clip / norm : 1.0;
-    vl_optimizer_move move = {.step = s->step, .scale = scale};
+    vl_optimizer_move move = {.step = s->step, .age = s->step - (int64_t)layer->numbers.restart_step, .scale = scale};
     if (layer->adapter.weight.data) {
         move.parameter = layer->adapter.weight;
         move.gradient = layer->gradient.weight;
@@ -93,7 +91,7 @@ vl_status vl_fit_take_step(vl_fit_session *s, vl_error *err)
         double began = vl_clock();
         VL_TRY(update(s, &layers[i], err));
         layers[i].numbers.seconds += vl_clock() - began;
-        if (vl_fit_is_stopped(&layers[i]))
+        if (!isfinite(layers[i].step_loss))
             continue;
         sum += layers[i].step_loss;
         active++;

@@ -7,13 +7,14 @@
 #include "trainer/fit/session.h"
 
 /* Adds the tile's losses of one layer to sums [VL_CLASS_COUNT]. */
-static vl_status score_tile(double *sums, vl_fit_session *s, const vl_fit_layer *layer, vl_error *err)
+static vl_status score_tile(double *sums, vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
     vl_objective_tile tile = {.targets = vl_feeder_targets(&s->feeder)};
     VL_TRY(vl_feeder_load(&tile.h, &s->feeder, layer->index, err));
     VL_TRY(vl_objective_layer(&s->objective, &tile, &layer->adapter, NULL, err));
     for (int64_t r = 0; r < s->feeder.rows; r++)
         sums[s->feeder.token_class[r]] += (double)s->objective.host_loss[r];
+    vl_fit_note_bad_row(s, layer);
     return VL_OK;
 }
 
@@ -37,6 +38,8 @@ vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *s, vl_fit_layer
     vl_sampler sampler = vl_sampler_in_order(&s->plan.validation);
     double rows[VL_CLASS_COUNT] = {0};
     memset(out, 0, (size_t)n * sizeof *out);
+    for (int64_t i = 0; i < n; i++)
+        layers[i].bad_row = -1;
     for (int64_t done = 0; done < max_rows && n > 0; done += s->feeder.rows) {
         VL_TRY(vl_feeder_next(&s->feeder, &sampler, max_rows - done, 1.0, err));
         if (s->feeder.rows == 0)
@@ -62,11 +65,13 @@ static vl_status note(vl_fit_session *s, vl_fit_layer *layer, const vl_fit_score
     numbers->last_loss = score->loss;
     if (s->step == 0)
         numbers->start_loss = score->loss;
+    bool usable;
+    VL_TRY(vl_fit_handle_score(&usable, s, layer, score->loss, err));
     if (!layer->best.bias.data) {
         memcpy(numbers->class_loss, score->by_class, sizeof numbers->class_loss);
         return VL_OK;
     }
-    if (!isfinite(score->loss) || numbers->best_loss <= score->loss)
+    if (!usable || numbers->best_loss <= score->loss)
         return VL_OK;
     numbers->best_loss = score->loss;
     numbers->best_step = (double)s->step;
