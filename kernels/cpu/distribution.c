@@ -4,6 +4,8 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/expf.h"
 
+enum { PIECE = 1024 }; /* entries that are worked on while they are in L1; partial sums in fp32, their total in fp64 */
+
 VL_SIMD static float row_max(const float *x, int64_t n)
 {
     float max = -INFINITY;
@@ -22,13 +24,20 @@ VL_SIMD static float sum_exp(const float *x, float shift, int64_t n)
     return sum;
 }
 
+/* One pass: what was summed is scaled again where a piece brings a larger maximum. */
 float vl_cpu_row_logsumexp(const float *logits, int64_t n)
 {
-    enum { PIECE = 1024 }; /* partial sums in fp32, their total in fp64 */
-    float max = row_max(logits, n);
+    float max = -INFINITY;
     double sum = 0;
-    for (int64_t i = 0; i < n; i += PIECE)
-        sum += (double)sum_exp(logits + i, max, n - i < PIECE ? n - i : PIECE);
+    for (int64_t i = 0; i < n; i += PIECE) {
+        int64_t width = n - i < PIECE ? n - i : PIECE;
+        float high = row_max(logits + i, width);
+        if (high > max) {
+            sum *= exp((double)max - (double)high); /* 0 the first time, as the maximum was -infinity */
+            max = high;
+        }
+        sum += (double)sum_exp(logits + i, max > -INFINITY ? max : 0, width); /* NaN must not get lost */
+    }
     return max + (float)log(sum);
 }
 
@@ -86,22 +95,47 @@ VL_SIMD static row_sums compare_piece(const float *z, float z_lse, const float *
         kl += (p > 0 ? p * difference : 0.0f) - gap;
         entropy -= q > 0 ? q * log_q : 0.0f;
         tv += gap > 0 ? gap : -gap;
-        /* p log(p/m) + q log(q/m) with m = (p + q) / 2: log(p/m) = -log((1 + q/p) / 2), softplus of the difference */
-        float big = difference > 0 ? difference : -difference;
-        float half = 0.69314718f - vl_log1pf(vl_expf(-big));
-        float up = half, down = half - big; /* log of the larger over m, and of the smaller over m */
-        float p_part = difference > 0 ? up : down, q_part = difference > 0 ? down : up;
-        js += (p > 0 ? p * p_part : 0.0f) + (q > 0 ? q * q_part : 0.0f);
+        /* p log(p/m) + q log(q/m) with m = (p + q) / 2: the larger of both over m is 2 / (1 + smaller / larger) */
+        float high = p > q ? p : q, low = p > q ? q : p, big = difference > 0 ? difference : -difference;
+        float up = 0.69314718f - vl_log1pf(high > 0 ? low / high : 0.0f), down = up - big;
+        js += high * up + (low > 0 ? low * down : 0.0f);
     }
     return (row_sums){kl, entropy, js, tv};
 }
 
+/* How many of n <= PIECE entries are above `value`. */
+VL_SIMD static int32_t count_above(const float *x, float value, int32_t n)
+{
+    int32_t count = 0;
+#pragma omp simd reduction(+ : count)
+    for (int32_t i = 0; i < n; i++)
+        count += x[i] > value;
+    return count;
+}
+
+VL_SIMD static int32_t count_equal(const float *x, float value, int32_t n)
+{
+    int32_t count = 0;
+#pragma omp simd reduction(+ : count)
+    for (int32_t i = 0; i < n; i++)
+        count += x[i] == value;
+    return count;
+}
+
+/* The first of the largest entries. */
 static int64_t row_argmax(const float *x, int64_t n)
 {
     int64_t best = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (x[i] > x[best])
+    float max = -INFINITY;
+    for (int64_t i = 0; i < n; i += PIECE) {
+        float high = row_max(x + i, n - i < PIECE ? n - i : PIECE);
+        if (high > max) {
+            max = high;
             best = i;
+        }
+    }
+    while (best < n - 1 && x[best] != max)
+        best++;
     return best;
 }
 
@@ -109,14 +143,15 @@ static int64_t row_argmax(const float *x, int64_t n)
 static int64_t rank_of(const float *x, int64_t n, int64_t id)
 {
     int64_t rank = 0;
-    for (int64_t i = 0; i < n; i++)
-        rank += x[i] > x[id] || (x[i] == x[id] && i < id);
+    for (int64_t i = 0; i < n; i += PIECE) {
+        int64_t width = n - i < PIECE ? n - i : PIECE, before = id - i < 0 ? 0 : id - i < width ? id - i : width;
+        rank += count_above(x + i, x[id], (int32_t)width) + count_equal(x + i, x[id], (int32_t)before);
+    }
     return rank;
 }
 
-static void metrics_row(float *out, const vl_metrics_args *a, int64_t row)
+static row_sums compare_row(int64_t *rank, const vl_metrics_args *a, int64_t row)
 {
-    enum { PIECE = 1024 };
     int64_t n = a->logits.shape[1];
     const float *z = row_of(a->logits, row), *t = row_of(a->teacher_logits, row);
     float z_lse = ((const float *)a->lse.data)[row], t_lse = ((const float *)a->teacher_lse.data)[row];
@@ -128,16 +163,24 @@ static void metrics_row(float *out, const vl_metrics_args *a, int64_t row)
         js += (double)part.js;
         tv += (double)part.tv;
     }
+    *rank = rank_of(z, n, row_argmax(t, n));
+    return (row_sums){(float)kl, (float)entropy, (float)(js / 2), (float)(tv / 2)};
+}
+
+static void metrics_row(float *out, const vl_metrics_args *a, int64_t row)
+{
+    int64_t n = a->logits.shape[1], rank;
+    row_sums sums = compare_row(&rank, a, row);
     int32_t target = a->targets.data ? ((const int32_t *)a->targets.data)[row] : -1;
-    int64_t rank = rank_of(z, n, row_argmax(t, n));
-    out[VL_METRIC_KL] = (float)kl;
-    out[VL_METRIC_CE] = target >= 0 && target < n ? z_lse - z[target] : NAN;
-    out[VL_METRIC_ENTROPY] = (float)entropy;
+    out[VL_METRIC_KL] = sums.kl;
+    out[VL_METRIC_CE] =
+        target >= 0 && target < n ? ((const float *)a->lse.data)[row] - row_of(a->logits, row)[target] : NAN;
+    out[VL_METRIC_ENTROPY] = sums.entropy;
     out[VL_METRIC_TOP1] = rank == 0;
     out[VL_METRIC_TOP5] = rank < 5;
     out[VL_METRIC_RANK] = (float)rank;
-    out[VL_METRIC_JS] = (float)(js / 2);
-    out[VL_METRIC_TV] = (float)(tv / 2);
+    out[VL_METRIC_JS] = sums.js;
+    out[VL_METRIC_TV] = sums.tv;
 }
 
 vl_status cpu_metrics(void *context, const vl_metrics_args *a, vl_error *err)

@@ -49,6 +49,22 @@ static void logsumexp_ignores_minus_infinity(void **state)
     assert_true(test_values(out)[0] == 3.5);
 }
 
+/* Longer than the pieces that a row is walked in: a first piece of nothing, and a NaN beside nothing. */
+static void logsumexp_in_pieces(void **state)
+{
+    (void)state;
+    enum { N = 3000 };
+    double *x = test_memory((size_t)3 * N, 8);
+    for (int i = 0; i < 3 * N; i++)
+        x[i] = -INFINITY;
+    x[2100] = 3.5;
+    x[N + 10] = NAN;
+    test_tensor *in = test_tensor_of(VL_F32, x, 3, N, DENSE), *out = test_empty_vector(VL_F32, 3);
+    OK(vl_op_logsumexp(device, &(vl_logsumexp_args){out->t, in->t}, &error));
+    const double *got = test_values(out);
+    assert_true(got[0] == 3.5 && isnan(got[1]) && !(got[2] > -INFINITY));
+}
+
 static void logsumexp_refuses(void **state)
 {
     (void)state;
@@ -289,11 +305,17 @@ static void metrics_refuse(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    OPS_TEST(logsumexp_rows),      OPS_TEST(logsumexp_ignores_minus_infinity),
-    OPS_TEST(logsumexp_refuses),   OPS_TEST(topk_rows),
-    OPS_TEST(topk_refuses),        OPS_TEST(metrics_rows),
-    OPS_TEST(metrics_of_extremes), OPS_TEST(metrics_of_the_teacher_itself),
-    OPS_TEST(metrics_with_ties),   OPS_TEST(metrics_with_impossible_entries),
+    OPS_TEST(logsumexp_rows),
+    OPS_TEST(logsumexp_ignores_minus_infinity),
+    OPS_TEST(logsumexp_in_pieces),
+    OPS_TEST(logsumexp_refuses),
+    OPS_TEST(topk_rows),
+    OPS_TEST(topk_refuses),
+    OPS_TEST(metrics_rows),
+    OPS_TEST(metrics_of_extremes),
+    OPS_TEST(metrics_of_the_teacher_itself),
+    OPS_TEST(metrics_with_ties),
+    OPS_TEST(metrics_with_impossible_entries),
     OPS_TEST(metrics_refuse),
 };
 OPS_TEST_MAIN(tests)

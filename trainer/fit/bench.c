@@ -289,7 +289,7 @@ vl_status vl_bench_kl(vl_bench_result *out, vl_device *device, const vl_bench_op
     VL_GOTO(bench_open(&b, device, options, err));
     VL_GOTO(make_peak(&b, &bf16, err));
     VL_GOTO(vl_objective_new(&b.objective, device, b.head, VL_OBJECTIVE_KL, b.m, err));
-    b.objective.fast = options->precision == VL_PRECISION_FAST;
+    vl_objective_set_precision(&b.objective, options->precision);
     VL_GOTO(random_tensor(&b.h, device, b.m, b.d, 1, err));
     VL_GOTO(random_tensor(&teacher, device, b.m, b.d, 1.1f, err));
     VL_GOTO(random_tensor(&b.adapter.weight, device, b.d, b.d, 0.3f / sqrtf((float)b.d), err));

@@ -116,7 +116,7 @@ static vl_status open_machinery(vl_fit_session *s, vl_error *err)
     VL_TRY(vl_feeder_new(&s->feeder, s->cache, s->device, tile, err));
     s->feeder.notice = &s->notice;
     VL_TRY(vl_objective_new(&s->objective, s->device, s->head, s->config->lens.loss, tile, err));
-    s->objective.fast = s->config->precision == VL_PRECISION_FAST;
+    vl_objective_set_precision(&s->objective, s->config->precision);
     VL_TRY(vl_optimizer_new(&s->optimizer, s->device, &rule, s->config->lens.kind == VL_LENS_AFFINE ? s->d_model : 0,
                             err));
     return vl_sampler_shuffled(&s->sampler, &s->plan.train, (uint64_t)s->config->fit.seed, err);
@@ -144,10 +144,21 @@ static void close_session(vl_fit_session *s)
     vl_free(s->metrics_path);
 }
 
+/* Ten times a run, or as often as it costs a tenth of a short run: a row that is looked at costs half of one that is
+ * trained on, which also has its way back. */
+static int64_t validate_every(const vl_fit_session *s)
+{
+    const vl_plan *p = &s->plan;
+    int64_t often = p->steps / 10, cheap = 10 * p->validation.n_rows / (2 * p->tokens_per_step);
+    int64_t every = often > cheap ? often : cheap < p->steps ? cheap : p->steps;
+    if (s->config->fit.validate_every > 0)
+        every = s->config->fit.validate_every;
+    return every > 0 ? every : 1;
+}
+
 static bool validation_is_due(const vl_fit_session *s)
 {
-    int64_t every = s->config->fit.validate_every > 0 ? s->config->fit.validate_every : s->plan.steps / 10;
-    every = every > 0 ? every : 1;
+    int64_t every = validate_every(s);
     return s->plan.validation.n_rows > 0 && s->validated != s->step &&
            (s->step == s->plan.steps || s->step % every == 0);
 }

@@ -7,7 +7,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/fit/ridge.h"
 
-enum { PRODUCT_ROWS = 4096, SAMPLE_ROWS = 4096 };
+enum { PRODUCT_ROWS = 4096, SAMPLE_ROWS = 4096, COLUMNS = 64 };
 static const double SINK_RATIO = 50.0;
 
 /* A pass in progress. */
@@ -16,8 +16,10 @@ typedef struct collector {
     vl_feeder *feeder;
     int64_t state, final_state;
     int threads;
-    float *x, *y;  /* [capacity, D] the tile's states, and what is missing of the final state */
-    double *norms; /* [2, SAMPLE_ROWS + capacity] of the sample: state, final state */
+    float *x, *y;                  /* [capacity, D] the tile's states, and what is missing of the final state */
+    double *root;                  /* [capacity] of each row's weight; 0: it does not count */
+    double *x_squares, *y_squares; /* [D] */
+    double *norms;                 /* [2, SAMPLE_ROWS + capacity] of the sample: state, final state */
     int64_t n_norms, norms_capacity;
     double limit_state, limit_final;      /* rows above are left out */
     vl_tensor x_device, y_device, xx, yx; /* [capacity, D] twice, [D, D] twice */
@@ -163,30 +165,58 @@ done:
     return status;
 }
 
-/* Packs the rows that count: shifted, times the root of their weight. Returns how many. */
+/* Shifts the rows that count and multiplies them by the root of their weight, in c->root; the others become zeros.
+ * Every row belongs to one thread. */
+static void scale_rows(collector *c)
+{
+    const vl_moments *m = c->m;
+    int64_t d = m->d;
+#pragma omp parallel for schedule(static) num_threads(c->threads)
+    for (int64_t r = 0; r < c->feeder->rows; r++) {
+        double root = counts(c, r) ? sqrt((double)c->feeder->weight[r]) : 0;
+        float *x = c->x + r * d, *y = c->y + r * d;
+        c->root[r] = root;
+        for (int64_t j = 0; j < d; j++) {
+            x[j] = root > 0 ? (float)(root * ((double)x[j] - m->h0[j])) : 0;
+            y[j] = root > 0 ? (float)(root * ((double)y[j] - m->y0[j])) : 0;
+        }
+    }
+}
+
+/* Sums over the scaled rows. Every column belongs to one thread: the order does not depend on their number. */
+static void add_columns(collector *c)
+{
+    vl_moments *m = c->m;
+    int64_t d = m->d, blocks = (d + COLUMNS - 1) / COLUMNS;
+#pragma omp parallel for schedule(static) num_threads(c->threads)
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t first = b * COLUMNS, n = d - first < COLUMNS ? d - first : COLUMNS;
+        for (int64_t r = 0; r < c->feeder->rows; r++) {
+            const float *x = c->x + r * d + first, *y = c->y + r * d + first;
+            for (int64_t j = 0; j < n; j++) {
+                double u = (double)x[j], v = (double)y[j];
+                m->x[first + j] += c->root[r] * u;
+                m->y[first + j] += c->root[r] * v;
+                c->x_squares[first + j] += u * u;
+                c->y_squares[first + j] += v * v;
+            }
+        }
+    }
+}
+
+/* Scales the tile and counts it. Returns how many rows count. */
 static int64_t pack(collector *c)
 {
     vl_moments *m = c->m;
-    int64_t d = m->d, n = 0;
+    int64_t n = 0;
+    scale_rows(c);
+    add_columns(c);
     for (int64_t r = 0; r < c->feeder->rows; r++) {
-        if (!counts(c, r)) {
-            m->left_out++;
-            continue;
-        }
-        double w = (double)c->feeder->weight[r], root = sqrt(w);
-        for (int64_t j = 0; j < d; j++) { /* n <= r: in place */
-            double x = (double)c->x[r * d + j] - m->h0[j], y = (double)c->y[r * d + j] - m->y0[j];
-            m->x[j] += w * x;
-            m->y[j] += w * y;
-            m->x_squares += w * x * x;
-            m->y_squares += w * y * y;
-            c->x[n * d + j] = (float)(root * x);
-            c->y[n * d + j] = (float)(root * y);
-        }
-        m->weight += w;
-        n++;
+        n += c->root[r] > 0;
+        m->weight += c->root[r] > 0 ? (double)c->feeder->weight[r] : 0;
     }
     m->rows += n;
+    m->left_out += c->feeder->rows - n;
     return n;
 }
 
@@ -231,9 +261,8 @@ static vl_status sum_part(collector *c, const vl_part *part, bool matrix, vl_err
         if (c->feeder->rows == 0)
             return matrix ? flush(c, err) : VL_OK;
         VL_TRY(load_pair(c, err));
-        int64_t n = pack(c);
-        if (matrix && n > 0)
-            VL_TRY(add_products(c, n, err));
+        if (pack(c) > 0 && matrix)
+            VL_TRY(add_products(c, c->feeder->rows, err));
     }
 }
 
@@ -249,7 +278,10 @@ static vl_status allocate(collector *c, bool matrix, vl_error *err)
     c->x = vl_alloc_aligned(rows * d, sizeof(float));
     c->y = vl_alloc_aligned(rows * d, sizeof(float));
     c->norms = vl_alloc(2 * (size_t)c->norms_capacity, sizeof(double));
-    if (!m->x || !m->y || !m->h0 || !m->y0 || !c->x || !c->y || !c->norms)
+    c->root = vl_alloc(rows, sizeof(double));
+    c->x_squares = vl_calloc(d, sizeof(double));
+    c->y_squares = vl_calloc(d, sizeof(double));
+    if (!m->x || !m->y || !m->h0 || !m->y0 || !c->x || !c->y || !c->norms || !c->root || !c->x_squares || !c->y_squares)
         return vl_fail_nomem(err, "closed-form start");
     if (!matrix)
         return VL_OK;
@@ -278,6 +310,10 @@ vl_status vl_moments_collect(vl_moments *out, vl_feeder *feeder, const vl_part *
     VL_GOTO(allocate(&c, matrix, err));
     VL_GOTO(look_at_sample(&c, part, err));
     VL_GOTO(sum_part(&c, part, matrix, err));
+    for (int64_t j = 0; j < out->d; j++) {
+        out->x_squares += c.x_squares[j];
+        out->y_squares += c.y_squares[j];
+    }
 done:
     vl_device_free(feeder->device, c.x_device.data);
     vl_device_free(feeder->device, c.y_device.data);
@@ -286,6 +322,9 @@ done:
     vl_free(c.x);
     vl_free(c.y);
     vl_free(c.norms);
+    vl_free(c.root);
+    vl_free(c.x_squares);
+    vl_free(c.y_squares);
     vl_free(c.product);
     if (status != VL_OK)
         vl_moments_clear(out);

@@ -48,6 +48,13 @@ done:
     return status;
 }
 
+void vl_objective_set_precision(vl_objective *o, vl_precision precision)
+{
+    o->fast = precision == VL_PRECISION_FAST;
+    o->fast_gradient =
+        o->fast || (precision == VL_PRECISION_AUTO && vl_head_get_source(o->head)->weight_dtype == VL_BF16);
+}
+
 void vl_objective_clear(vl_objective *o)
 {
     vl_tensor *tensors[] = {&o->u, &o->x, &o->dx, &o->logits, &o->lse, &o->loss};
@@ -128,7 +135,7 @@ static vl_status gradient_of(vl_objective *o, const vl_objective_tile *tile, vl_
                                       .transpose_a = true,
                                       .alpha = 1.0f,
                                       .beta = beta,
-                                      .fast = o->fast},
+                                      .fast = o->fast_gradient},
                       err);
 }
 

@@ -23,7 +23,8 @@ typedef struct vl_objective {
     vl_device *device;
     vl_head *head;
     vl_loss kind;
-    bool fast; /* adapter products in bf16 */
+    bool fast;          /* adapter products in bf16 */
+    bool fast_gradient; /* the product that makes dA in bf16 */
     int64_t capacity, rows;
     vl_tensor u;      /* [capacity, D] the adapted state */
     vl_tensor x;      /* [capacity, D] normed */
@@ -36,6 +37,9 @@ typedef struct vl_objective {
 
 vl_status vl_objective_new(vl_objective *out, vl_device *device, vl_head *head, vl_loss_kind kind, int64_t capacity,
                            vl_error *err);
+/* How the adapter's own products compute; fp32 until it is called. `fast`: bf16. `auto` with a bf16 head: bf16 for the
+ * gradient alone, whose factors have come through bf16 already, and fp32 for the states. */
+void vl_objective_set_precision(vl_objective *objective, vl_precision precision);
 void vl_objective_clear(vl_objective *objective);
 
 /* Starts a tile: the teacher's distribution of its states [rows, D]. CE needs only the row count. */

@@ -79,6 +79,21 @@ static void thin(vl_part *part, int64_t limit, uint64_t seed)
     qsort(part->runs, (size_t)kept, sizeof *part->runs, by_first);
 }
 
+/* Runs of `part`, evenly spread, with about `limit` rows. */
+static vl_status spread(vl_part *out, const vl_part *part, int64_t limit, vl_error *err)
+{
+    int64_t wanted = (limit + VL_RUN_ROWS - 1) / VL_RUN_ROWS;
+    out->n_runs = part->n_runs < wanted ? part->n_runs : wanted;
+    if (out->n_runs == 0)
+        return VL_OK;
+    out->runs = vl_alloc((size_t)out->n_runs, sizeof *out->runs);
+    if (!out->runs)
+        return vl_fail_nomem(err, "training plan");
+    for (int64_t i = 0; i < out->n_runs; i++)
+        out->runs[i] = part->runs[(2 * i + 1) * part->n_runs / (2 * out->n_runs)];
+    return VL_OK;
+}
+
 static void weigh(vl_part *part, const selection *s)
 {
     double sum = 0;
@@ -149,8 +164,10 @@ vl_status vl_plan_new(vl_plan *out, const vl_config *config, const vl_cache *cac
     VL_GOTO(fill_part(&out->train, &s, info->n_tokens, PART_TRAIN, err));
     VL_GOTO(fill_part(&out->validation, &s, info->n_tokens, PART_VALIDATION, err));
     thin(&out->validation, VL_VALIDATION_ROWS, (uint64_t)config->fit.seed);
+    VL_GOTO(spread(&out->probe, &out->validation, VL_PROBE_ROWS, err));
     weigh(&out->train, &s);
     weigh(&out->validation, &s);
+    weigh(&out->probe, &s);
     if (out->train.n_rows == 0)
         VL_GOTO(vl_fail(err, VL_EINVAL,
                         "%s: no rows to train on: of %lld, none is in the training split with a class weight above 0 "
@@ -169,5 +186,6 @@ void vl_plan_clear(vl_plan *plan)
 {
     vl_free(plan->train.runs);
     vl_free(plan->validation.runs);
+    vl_free(plan->probe.runs);
     *plan = (vl_plan){.steps = 0};
 }

@@ -11,6 +11,8 @@
 enum { VL_RUN_ROWS = 128 };
 /* Rows of the validation part that are looked at; enough for the third digit of a mean KL. */
 enum { VL_VALIDATION_ROWS = 4096 };
+/* Rows of the probe, by which the strength of the closed form is chosen: one tile, spread over the validation part. */
+enum { VL_PROBE_ROWS = 1024 };
 
 typedef struct vl_run {
     int64_t first, n; /* cache rows [first, first + n) */
@@ -28,6 +30,7 @@ typedef struct vl_part {
 
 typedef struct vl_plan {
     vl_part train, validation; /* of the training split: a held-out sample is in neither */
+    vl_part probe;             /* some runs of `validation` */
     int64_t tokens_per_step, steps;
     char digest[VL_SHA256_HEX]; /* of both parts: the same rows, the same digest */
 } vl_plan;

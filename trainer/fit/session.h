@@ -53,6 +53,7 @@ typedef struct vl_fit_session {
     vl_sampler sampler;
     vl_feeder feeder;
     vl_objective objective;
+    const vl_part *teacher_of; /* the part whose only tile the objective holds the teacher of; NULL: none */
     vl_optimizer_engine optimizer;
     vl_fit_layer *layers; /* [n_trained], the layers of lens.layers */
     int64_t n_trained, per_group, n_groups;
@@ -93,13 +94,15 @@ vl_status vl_fit_handle_score(bool *usable, vl_fit_session *session, vl_fit_laye
 vl_status vl_fit_start_group(vl_fit_session *session, vl_error *err);
 /* step.c: one step of all layers in flight. Cancelled in the middle, nothing has changed. */
 vl_status vl_fit_take_step(vl_fit_session *session, vl_error *err);
-/* validate.c: the objective of `n` layers on the first `max_rows` rows of the validation part: by class and as a
- * whole (NaN without rows). */
+/* validate.c: the objective of `n` layers on the rows of `part`: by class and as a whole (NaN without rows). The
+ * teacher of a part of one tile is made once, as long as nothing else is asked of it. */
 typedef struct vl_fit_score {
     double loss, by_class[VL_CLASS_COUNT];
 } vl_fit_score;
 vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *session, vl_fit_layer *layers, int64_t n,
-                              int64_t max_rows, vl_error *err);
+                              const vl_part *part, vl_error *err);
+/* The teacher of the feeder's tile, for all layers that follow; `whole` as for teacher_of, NULL for a tile of many. */
+vl_status vl_fit_load_teacher(vl_fit_session *session, const vl_part *whole, vl_error *err);
 /* Scores the layers in flight and notes start, last and best. */
 vl_status vl_fit_validate(vl_fit_session *session, vl_error *err);
 

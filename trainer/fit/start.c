@@ -7,8 +7,6 @@
 #include "trainer/fit/ridge.h"
 #include "trainer/fit/session.h"
 
-/* Rows of the validation part by which lambda is chosen. */
-enum { LAMBDA_ROWS = 2048 };
 /* Lambda where nothing can be chosen, and where the search begins: losses are flat from 1e-5 to 1e-3 when there are
  * many more rows than columns, and the search goes up when there are not. */
 static const double FIRST_LAMBDA = 1e-3, LEAST_LAMBDA = 1e-5, MOST_LAMBDA = 1e2;
@@ -45,10 +43,10 @@ static vl_status score_next(search *s, vl_error *err)
 {
     vl_fit_score score;
     s->next.loss = NAN;
-    if (s->session->plan.validation.n_rows == 0)
+    if (s->session->plan.probe.n_rows == 0)
         return VL_OK;
     VL_TRY(upload(s->session, s->layer, &s->next, err));
-    VL_TRY(vl_fit_score_layers(&score, s->session, s->layer, 1, LAMBDA_ROWS, err));
+    VL_TRY(vl_fit_score_layers(&score, s->session, s->layer, 1, &s->session->plan.probe, err));
     s->next.loss = score.loss;
     return VL_OK;
 }

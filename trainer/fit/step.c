@@ -31,11 +31,7 @@ static vl_status gradients(vl_fit_session *s, vl_fit_layer *layers, int64_t n, v
     }
     for (int64_t done = 0; done < rows; done += s->feeder.rows) {
         VL_TRY(vl_feeder_next(&s->feeder, &s->sampler, rows - done, 1.0 / (double)rows, err));
-        if (vl_objective_needs_teacher(&s->objective)) {
-            vl_tensor teacher;
-            VL_TRY(vl_feeder_load(&teacher, &s->feeder, s->n_layers, err));
-            VL_TRY(vl_objective_teacher(&s->objective, teacher, err));
-        }
+        VL_TRY(vl_fit_load_teacher(s, NULL, err));
         for (int64_t i = 0; i < n; i++)
             if (!vl_fit_is_stopped(&layers[i]))
                 VL_TRY(layer_on_tile(s, &layers[i], done == 0, err));

@@ -32,23 +32,29 @@ static void finish(vl_fit_score *score, const double *rows, const double *weight
     score->loss = total > 0 ? sum / total : (double)NAN;
 }
 
-vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *s, vl_fit_layer *layers, int64_t n, int64_t max_rows,
-                              vl_error *err)
+vl_status vl_fit_load_teacher(vl_fit_session *s, const vl_part *whole, vl_error *err)
 {
-    vl_sampler sampler = vl_sampler_in_order(&s->plan.validation);
+    vl_tensor teacher;
+    if (!vl_objective_needs_teacher(&s->objective) || (whole && s->teacher_of == whole))
+        return VL_OK;
+    s->teacher_of = NULL;
+    VL_TRY(vl_feeder_load(&teacher, &s->feeder, s->n_layers, err));
+    VL_TRY(vl_objective_teacher(&s->objective, teacher, err));
+    s->teacher_of = whole;
+    return VL_OK;
+}
+
+vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *s, vl_fit_layer *layers, int64_t n,
+                              const vl_part *part, vl_error *err)
+{
+    vl_sampler sampler = vl_sampler_in_order(part);
     double rows[VL_CLASS_COUNT] = {0};
     memset(out, 0, (size_t)n * sizeof *out);
     for (int64_t i = 0; i < n; i++)
         layers[i].bad_row = -1;
-    for (int64_t done = 0; done < max_rows && n > 0; done += s->feeder.rows) {
-        VL_TRY(vl_feeder_next(&s->feeder, &sampler, max_rows - done, 1.0, err));
-        if (s->feeder.rows == 0)
-            break;
-        if (vl_objective_needs_teacher(&s->objective)) {
-            vl_tensor teacher;
-            VL_TRY(vl_feeder_load(&teacher, &s->feeder, s->n_layers, err));
-            VL_TRY(vl_objective_teacher(&s->objective, teacher, err));
-        }
+    for (int64_t done = 0; done < part->n_rows && n > 0; done += s->feeder.rows) {
+        VL_TRY(vl_feeder_next(&s->feeder, &sampler, part->n_rows, 1.0, err));
+        VL_TRY(vl_fit_load_teacher(s, s->feeder.rows == part->n_rows ? part : NULL, err));
         for (int64_t r = 0; r < s->feeder.rows; r++)
             rows[s->feeder.token_class[r]]++;
         for (int64_t i = 0; i < n; i++)
@@ -88,7 +94,7 @@ vl_status vl_fit_validate(vl_fit_session *s, vl_error *err)
     if (!scores)
         return vl_fail_nomem(err, "validation");
     double began = vl_clock();
-    VL_GOTO(vl_fit_score_layers(scores, s, layers, n, s->plan.validation.n_rows, err));
+    VL_GOTO(vl_fit_score_layers(scores, s, layers, n, &s->plan.validation, err));
     for (int64_t i = 0; i < n; i++) {
         layers[i].numbers.seconds += (vl_clock() - began) / (double)n;
         if (!vl_fit_is_stopped(&layers[i]))
