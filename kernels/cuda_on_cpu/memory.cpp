@@ -1,0 +1,152 @@
+/* Device memory and pinned host memory. */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include <map>
+
+#include "kernels/cuda_on_cpu/race.h"
+#include "kernels/cuda_on_cpu/sim.h"
+
+namespace vl_sim
+{
+enum { ALIGNMENT = 256, PAGE = 4096, GARBAGE = 0xff }; /* as floats, garbage is NaN */
+
+static std::map<const char *, allocation> &allocations()
+{
+    static std::map<const char *, allocation> all;
+    return all;
+}
+static size_t device_bytes;
+static int open_count;
+
+const allocation *find_allocation(const void *address)
+{
+    auto next = allocations().upper_bound((const char *)address);
+    if (next == allocations().begin())
+        return NULL;
+    const allocation &a = std::prev(next)->second;
+    return (const char *)address < a.start + a.bytes ? &a : NULL;
+}
+
+bool on_device(const void *address, size_t bytes)
+{
+    const allocation *a = find_allocation(address);
+    return a && !a->pinned && bytes <= (size_t)(a->start + a->bytes - (const char *)address);
+}
+
+static void protect(int protection)
+{
+    for (auto &entry : allocations())
+        if (entry.second.map)
+            mprotect(entry.second.map, entry.second.map_bytes, protection);
+}
+
+device_access::device_access()
+{
+    if (open_count++ == 0 && setting().guard)
+        protect(PROT_READ | PROT_WRITE);
+}
+
+device_access::~device_access()
+{
+    if (--open_count == 0 && setting().guard)
+        protect(PROT_NONE);
+}
+
+/* Pages of its own with one behind that is never open; ends at most ALIGNMENT - 1 bytes before it. */
+static bool map_guarded(allocation *a)
+{
+    size_t bytes = (a->bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1),
+           pages = (bytes + PAGE - 1) & ~(size_t)(PAGE - 1);
+    void *map = mmap(NULL, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED)
+        return false;
+    mprotect((char *)map + pages, PAGE, PROT_NONE);
+    a->map = (char *)map;
+    a->map_bytes = pages;
+    a->start = a->map + pages - bytes;
+    return true;
+}
+
+static bool allocate(allocation *a)
+{
+    if (setting().guard && !a->pinned)
+        return map_guarded(a);
+    return posix_memalign((void **)&a->start, ALIGNMENT, a->bytes) == 0;
+}
+
+static cudaError_t new_allocation(void **out, size_t bytes, bool pinned)
+{
+    allocation a = {NULL, bytes, NULL, 0, pinned};
+    *out = NULL;
+    if (bytes == 0)
+        return cudaSuccess;
+    if (!pinned && bytes > setting().memory - device_bytes)
+        return cudaErrorMemoryAllocation;
+    if (!allocate(&a))
+        return cudaErrorMemoryAllocation;
+    memset(a.start, GARBAGE, bytes);
+    allocations()[a.start] = a;
+    race_allocated(a);
+    if (a.map && open_count == 0)
+        mprotect(a.map, a.map_bytes, PROT_NONE);
+    device_bytes += pinned ? 0 : bytes;
+    *out = a.start;
+    return cudaSuccess;
+}
+
+static cudaError_t free_allocation(void *memory, bool pinned)
+{
+    if (!memory)
+        return cudaSuccess;
+    auto found = allocations().find((const char *)memory);
+    if (found == allocations().end() || found->second.pinned != pinned)
+        return cudaErrorInvalidValue;
+    allocation a = found->second;
+    race_freed(a);
+    allocations().erase(found);
+    device_bytes -= pinned ? 0 : a.bytes;
+    if (a.map)
+        munmap(a.map, a.map_bytes + PAGE);
+    else
+        free(a.start);
+    return cudaSuccess;
+}
+} // namespace vl_sim
+
+using namespace vl_sim;
+
+cudaError_t cudaMalloc(void **ptr, size_t size)
+{
+    guard held(lock());
+    return result(new_allocation(ptr, size, false));
+}
+
+/* Waits for the device, as the real one does in practice. */
+cudaError_t cudaFree(void *ptr)
+{
+    guard held(lock());
+    finish_all();
+    return result(free_allocation(ptr, false));
+}
+
+cudaError_t cudaMallocHost(void **ptr, size_t size)
+{
+    guard held(lock());
+    return result(new_allocation(ptr, size, true));
+}
+
+cudaError_t cudaFreeHost(void *ptr)
+{
+    guard held(lock());
+    finish_all();
+    return result(free_allocation(ptr, true));
+}
+
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
+{
+    guard held(lock());
+    *total = setting().memory;
+    *free = setting().memory - device_bytes;
+    return cudaSuccess;
+}
