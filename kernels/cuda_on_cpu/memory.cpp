@@ -10,6 +10,9 @@
 namespace vl_sim
 {
 enum { ALIGNMENT = 256, PAGE = 4096, GARBAGE = 0xff }; /* as floats, garbage is NaN */
+/* What is closed to the host at each end of an allocation: changing every page of a large one takes longer than the
+ * work on it. */
+enum { CLOSED_EDGE = 64 << 10 };
 
 static std::map<const char *, allocation> &allocations()
 {
@@ -34,23 +37,31 @@ bool on_device(const void *address, size_t bytes)
     return a && !a->pinned && bytes <= (size_t)(a->start + a->bytes - (const char *)address);
 }
 
-static void protect(int protection)
+static void protect(const allocation &a, int protection)
+{
+    if (!a.map)
+        return;
+    size_t edge = std::min<size_t>(a.map_bytes, CLOSED_EDGE);
+    mprotect(a.map, edge, protection);
+    mprotect(a.map + a.map_bytes - edge, edge, protection);
+}
+
+static void protect_all(int protection)
 {
     for (auto &entry : allocations())
-        if (entry.second.map)
-            mprotect(entry.second.map, entry.second.map_bytes, protection);
+        protect(entry.second, protection);
 }
 
 device_access::device_access()
 {
     if (open_count++ == 0 && setting().guard)
-        protect(PROT_READ | PROT_WRITE);
+        protect_all(PROT_READ | PROT_WRITE);
 }
 
 device_access::~device_access()
 {
     if (--open_count == 0 && setting().guard)
-        protect(PROT_NONE);
+        protect_all(PROT_NONE);
 }
 
 /* Pages of its own with one behind that is never open; ends at most ALIGNMENT - 1 bytes before it. */
@@ -88,8 +99,8 @@ static cudaError_t new_allocation(void **out, size_t bytes, bool pinned)
     memset(a.start, GARBAGE, bytes);
     allocations()[a.start] = a;
     race_allocated(a);
-    if (a.map && open_count == 0)
-        mprotect(a.map, a.map_bytes, PROT_NONE);
+    if (open_count == 0)
+        protect(a, PROT_NONE);
     device_bytes += pinned ? 0 : bytes;
     *out = a.start;
     return cudaSuccess;
