@@ -209,6 +209,16 @@ static vl_backend make_table(void)
     table.add = vl_cuda_add;
     table.patchify = vl_cuda_patchify;
     table.cast = vl_cuda_cast;
+    table.norm = vl_cuda_norm;
+    table.norm_backward = vl_cuda_norm_backward;
+    table.logsumexp = vl_cuda_logsumexp;
+    table.topk = vl_cuda_topk;
+    table.metrics = vl_cuda_metrics;
+    table.unembed_loss = vl_cuda_unembed_loss;
+    table.column_sum = vl_cuda_column_sum;
+    table.sum_squares = vl_cuda_sum_squares;
+    table.sgd = vl_cuda_sgd;
+    table.adam = vl_cuda_adam;
     return table;
 }
 

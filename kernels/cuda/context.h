@@ -115,6 +115,9 @@ vl_status vl_cuda_convert(vl_cuda *cuda, vl_tensor out, vl_tensor in, vl_error *
 /* x [M, N] rounded to bf16, densely, in VL_CUDA_AREA_LEFT or _RIGHT. */
 vl_status vl_cuda_to_bf16(vl_cuda *cuda, vl_cuda_area area, vl_tensor x, vl_bf16 **out, vl_error *err);
 
+/* vl_cuda_linear with args->x in bf16 (its rows may be strided), for a matrix that multiplies in bf16. */
+vl_status vl_cuda_linear_bf16(vl_cuda *cuda, const vl_linear_args *args, vl_error *err);
+
 /* ---- the ops ----------------------------------------------------------------------------------------------- */
 
 vl_status vl_cuda_matrix_new(void *context, void **data, const vl_matrix_args *args, vl_error *err);

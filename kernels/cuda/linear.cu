@@ -140,17 +140,26 @@ static vl_status run_blocks(const work *k, vl_error *err)
     return VL_OK;
 }
 
+vl_status vl_cuda_linear_bf16(vl_cuda *cuda, const vl_linear_args *a, vl_error *err)
+{
+    work k;
+    k.cuda = cuda, k.args = a, k.w = (const vl_cuda_matrix *)a->weight->data;
+    k.x = a->x.data, k.x_row = a->x.row_stride, k.dtype = VL_BF16;
+    return run_blocks(&k, err);
+}
+
 vl_status vl_cuda_linear(void *context, const vl_linear_args *a, vl_error *err)
 {
     work k;
     k.cuda = (vl_cuda *)context, k.args = a, k.w = (const vl_cuda_matrix *)a->weight->data;
-    k.x = a->x.data, k.x_row = a->x.row_stride, k.dtype = k.w->bf16 ? VL_BF16 : VL_F32;
-    if (k.w->bf16) {
-        vl_bf16 *rounded;
-        VL_TRY(vl_cuda_to_bf16(k.cuda, VL_CUDA_AREA_LEFT, a->x, &rounded, err));
-        k.x = rounded, k.x_row = a->x.shape[1];
-    }
-    return run_blocks(&k, err);
+    k.x = a->x.data, k.x_row = a->x.row_stride, k.dtype = VL_F32;
+    if (!k.w->bf16)
+        return run_blocks(&k, err);
+    vl_linear_args rounded = *a;
+    vl_bf16 *x;
+    VL_TRY(vl_cuda_to_bf16(k.cuda, VL_CUDA_AREA_LEFT, a->x, &x, err));
+    rounded.x = vl_tensor_2d(x, VL_BF16, a->x.shape[0], a->x.shape[1]);
+    return vl_cuda_linear_bf16(k.cuda, &rounded, err);
 }
 
 /* ---- gemm -------------------------------------------------------------------------------------------------- */
