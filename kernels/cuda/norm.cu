@@ -36,7 +36,8 @@ template <bool BLOCK> __device__ inline place place_of(int64_t team, const norm_
 {
     place p;
     p.row = team / v.groups, p.offset = team % v.groups * v.width;
-    p.first = 4 * (int64_t)(BLOCK ? threadIdx.x : threadIdx.x % VL_WARP), p.step = 4 * (BLOCK ? blockDim.x : VL_WARP);
+    p.first = 4 * (BLOCK ? (int64_t)threadIdx.x : (int64_t)threadIdx.x % VL_WARP);
+    p.step = 4 * (BLOCK ? (int64_t)blockDim.x : (int64_t)VL_WARP);
     return p;
 }
 
