@@ -158,7 +158,7 @@ typedef struct topk_view {
 
 /* What the threads agree on while they look for the k-th largest key, digit by digit from the top. */
 typedef struct selection {
-    unsigned counts[DIGITS]; /* of the next digit, among keys that begin with the prefix */
+    unsigned counts[DIGITS];   /* of the next digit, among keys that begin with the prefix */
     unsigned long long prefix; /* the digits known so far; those below are 0 */
     int64_t wanted;            /* the k-th of the row is the wanted-th among those keys */
     unsigned matching;         /* how many begin with the prefix */

@@ -5,8 +5,8 @@
  * term is then at least 0, and the rounding of the log-sum-exps cancels to first order.
  *
  * A block owns a row, and keeps as many of its logits in shared memory as fit: so far the tile is read once and written
- * once; what lies beyond is read a second time. A gradient in bf16 takes half the bytes of its logits, in the first half
- * of the row: what it overwrites has been read by everybody, see `sweep`. */
+ * once; what lies beyond is read a second time. A gradient in bf16 takes half the bytes of its logits, in the first
+ * half of the row: what it overwrites has been read by everybody, see `sweep`. */
 #include "kernels/cuda/loss.h"
 #include "kernels/cuda/rows.cuh"
 
@@ -17,7 +17,7 @@ typedef struct loss_view {
     const float *t, *t_lse, *weights; /* NULL: CE; CE; 1 */
     const int32_t *targets;           /* CE */
     int64_t z_row, t_row, v;
-    int64_t kept; /* logits of a row in shared memory: all, or a multiple of 4 * blockDim.x */
+    int64_t kept;          /* logits of a row in shared memory: all, or a multiple of 4 * blockDim.x */
     bool gradient, vector; /* vector: the teacher's rows allow 16-byte loads */
 } loss_view;
 

@@ -6,9 +6,9 @@
 enum { THREADS = 256, WARP_WIDTH = 512 /* a warp serves groups up to here */ };
 
 typedef struct norm_view {
-    float *out;      /* backward: dx */
+    float *out; /* backward: dx */
     const float *x;
-    const float *dy; /* backward only */
+    const float *dy;            /* backward only */
     const float *weight, *bias; /* bias may be NULL */
     int64_t out_row, x_row, dy_row;
     int64_t teams, groups, width; /* teams = rows * groups of a row */
@@ -47,8 +47,7 @@ template <bool BLOCK> __device__ inline double team_sum(double value, double *sh
 }
 
 /* In fp64, as rows may carry a large offset. */
-template <bool BLOCK>
-__device__ inline float team_mean(const float *x, place p, const norm_view &v, double *shared)
+template <bool BLOCK> __device__ inline float team_mean(const float *x, place p, const norm_view &v, double *shared)
 {
     double sum = 0;
     for (int64_t j = p.first; j < v.width; j += p.step) {

@@ -83,7 +83,8 @@ static __global__ void __launch_bounds__(THREADS) square_blocks(double *partial,
     __shared__ double shared[VL_MAX_WARPS];
     int64_t quads = (v.columns + 3) / 4; /* of a row */
     double sum = 0;
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < v.rows * quads; i += (int64_t)gridDim.x * THREADS) {
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < v.rows * quads;
+         i += (int64_t)gridDim.x * THREADS) {
         int64_t column = i % quads * 4;
         float4 x = vl_load_some(v.x + i / quads * v.row + column, v.columns - column, v.vector);
         sum += (double)x.x * (double)x.x + (double)x.y * (double)x.y;
