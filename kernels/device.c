@@ -7,8 +7,9 @@
 #include "kernels/plugin.h"
 #include "trainer/base/mem.h"
 
-#define CUDA_PLUGIN        "libvlens_cuda.so"
-#define CUDA_ON_CPU_PLUGIN "libvlens_cuda_on_cpu.so"
+#define CUDA_PLUGIN             "libvlens_cuda.so"
+#define CUDA_ON_CPU_PLUGIN      "libvlens_cuda_on_cpu.so"
+#define CUDA_ON_CPU_RACE_PLUGIN "libvlens_cuda_on_cpu_race.so"
 
 /* "cuda" or "cuda:N" */
 static bool cuda_index(int *index, const char *name)
@@ -69,6 +70,8 @@ static vl_status open_named(vl_device *device, const char *name, int n_threads, 
         return open_backend(device, &vl_backend_cpu, 0, n_threads, err);
     if (!strcmp(name, "cuda_on_cpu")) /* CUDA's sources on the processor, for tests */
         status = open_plugin(device, CUDA_ON_CPU_PLUGIN, 0, n_threads, err);
+    else if (!strcmp(name, "cuda_on_cpu:race")) /* the same with a race detector */
+        status = open_plugin(device, CUDA_ON_CPU_RACE_PLUGIN, 0, n_threads, err);
     else if (cuda_index(&index, name))
         status = open_plugin(device, CUDA_PLUGIN, index, n_threads, err);
     else

@@ -5,33 +5,35 @@
 #include "kernels/cuda_on_cpu/half.h"
 #include "kernels/cuda_on_cpu/thread.h"
 
+/* The last parameters of a function that tells where it is called. */
+#define VL_SIM_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #define VL_SIM_AT                                                                                                      \
     vl_sim::source_line                                                                                                \
     {                                                                                                                  \
-        __builtin_FILE(), __builtin_LINE()                                                                             \
+        file, line                                                                                                     \
     }
 
-/* ---- barriers (the default argument is the caller's line) --------------------------------------------------- */
+/* ---- barriers ---------------------------------------------------------------------------------------------- */
 
-inline void __syncthreads(vl_sim::source_line at = VL_SIM_AT)
+inline void __syncthreads(VL_SIM_CALLER)
 {
-    vl_sim::block_barrier(vl_sim::BARRIER, 0, at);
+    vl_sim::block_barrier(vl_sim::BARRIER, 0, VL_SIM_AT);
 }
-inline int __syncthreads_count(int predicate, vl_sim::source_line at = VL_SIM_AT)
+inline int __syncthreads_count(int predicate, VL_SIM_CALLER)
 {
-    return vl_sim::block_barrier(vl_sim::BARRIER_COUNT, predicate, at);
+    return vl_sim::block_barrier(vl_sim::BARRIER_COUNT, predicate, VL_SIM_AT);
 }
-inline int __syncthreads_and(int predicate, vl_sim::source_line at = VL_SIM_AT)
+inline int __syncthreads_and(int predicate, VL_SIM_CALLER)
 {
-    return vl_sim::block_barrier(vl_sim::BARRIER_AND, predicate, at);
+    return vl_sim::block_barrier(vl_sim::BARRIER_AND, predicate, VL_SIM_AT);
 }
-inline int __syncthreads_or(int predicate, vl_sim::source_line at = VL_SIM_AT)
+inline int __syncthreads_or(int predicate, VL_SIM_CALLER)
 {
-    return vl_sim::block_barrier(vl_sim::BARRIER_OR, predicate, at);
+    return vl_sim::block_barrier(vl_sim::BARRIER_OR, predicate, VL_SIM_AT);
 }
-inline void __syncwarp(unsigned mask = 0xffffffffu, vl_sim::source_line at = VL_SIM_AT)
+inline void __syncwarp(unsigned mask = 0xffffffffu, VL_SIM_CALLER)
 {
-    vl_sim::warp_meet(mask, vl_sim::WARP_BARRIER, 0, 0, at);
+    vl_sim::warp_meet(mask, vl_sim::WARP_BARRIER, 0, 0, VL_SIM_AT);
 }
 /* One thread runs at a time: what it wrote is seen. */
 inline void __threadfence()
@@ -72,44 +74,40 @@ inline int segment(int width)
 }
 } // namespace vl_sim
 
-template <class T>
-inline T __shfl_sync(unsigned mask, T value, int lane, int width = 32, vl_sim::source_line at = VL_SIM_AT)
+template <class T> inline T __shfl_sync(unsigned mask, T value, int lane, int width = 32, VL_SIM_CALLER)
 {
-    return vl_sim::shuffle(mask, value, vl_sim::segment(width) + (lane & (width - 1)), at);
+    return vl_sim::shuffle(mask, value, vl_sim::segment(width) + (lane & (width - 1)), VL_SIM_AT);
 }
-template <class T>
-inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, vl_sim::source_line at = VL_SIM_AT)
+template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, VL_SIM_CALLER)
 {
     int own = vl_sim::here.lane, source = own ^ bits;
-    return vl_sim::shuffle(mask, value, source >= vl_sim::segment(width) + width ? own : source, at);
+    return vl_sim::shuffle(mask, value, source >= vl_sim::segment(width) + width ? own : source, VL_SIM_AT);
 }
-template <class T>
-inline T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32, vl_sim::source_line at = VL_SIM_AT)
+template <class T> inline T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32, VL_SIM_CALLER)
 {
     int own = vl_sim::here.lane, source = own + (int)by;
-    return vl_sim::shuffle(mask, value, source >= vl_sim::segment(width) + width ? own : source, at);
+    return vl_sim::shuffle(mask, value, source >= vl_sim::segment(width) + width ? own : source, VL_SIM_AT);
 }
-template <class T>
-inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32, vl_sim::source_line at = VL_SIM_AT)
+template <class T> inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32, VL_SIM_CALLER)
 {
     int own = vl_sim::here.lane, source = own - (int)by;
-    return vl_sim::shuffle(mask, value, source < vl_sim::segment(width) ? own : source, at);
+    return vl_sim::shuffle(mask, value, source < vl_sim::segment(width) ? own : source, VL_SIM_AT);
 }
-inline unsigned __ballot_sync(unsigned mask, int predicate, vl_sim::source_line at = VL_SIM_AT)
+inline unsigned __ballot_sync(unsigned mask, int predicate, VL_SIM_CALLER)
 {
-    return (unsigned)vl_sim::warp_meet(mask, vl_sim::WARP_BALLOT, predicate != 0, 0, at);
+    return (unsigned)vl_sim::warp_meet(mask, vl_sim::WARP_BALLOT, predicate != 0, 0, VL_SIM_AT);
 }
-inline int __any_sync(unsigned mask, int predicate, vl_sim::source_line at = VL_SIM_AT)
+inline int __any_sync(unsigned mask, int predicate, VL_SIM_CALLER)
 {
-    return __ballot_sync(mask, predicate, at) != 0;
+    return __ballot_sync(mask, predicate, file, line) != 0;
 }
-inline int __all_sync(unsigned mask, int predicate, vl_sim::source_line at = VL_SIM_AT)
+inline int __all_sync(unsigned mask, int predicate, VL_SIM_CALLER)
 {
-    return __ballot_sync(mask, !predicate, at) == 0;
+    return __ballot_sync(mask, !predicate, file, line) == 0;
 }
-template <class T> inline unsigned __match_any_sync(unsigned mask, T value, vl_sim::source_line at = VL_SIM_AT)
+template <class T> inline unsigned __match_any_sync(unsigned mask, T value, VL_SIM_CALLER)
 {
-    return (unsigned)vl_sim::warp_meet(mask, vl_sim::WARP_MATCH, vl_sim::to_bits(value), 0, at);
+    return (unsigned)vl_sim::warp_meet(mask, vl_sim::WARP_MATCH, vl_sim::to_bits(value), 0, VL_SIM_AT);
 }
 inline unsigned __activemask()
 {
@@ -127,7 +125,7 @@ template <class T> struct same {
 /* Not seen by the race detector as plain accesses. */
 template <class T, class F> __attribute__((noinline, no_sanitize("thread"))) T read_modify_write(T *at, F change)
 {
-    note_atomic(at, sizeof *at);
+    note_atomic(at, sizeof *at, __builtin_return_address(0));
     T old = *at;
     *at = change(old);
     return old;

@@ -10,7 +10,6 @@ namespace vl_sim
 void race_allocated(const allocation &memory);
 void race_freed(const allocation &memory);
 void race_kernel(const char *name, const kernel_call *call, size_t shared_bytes);
-void race_kernel_end();
 void race_block();
 void race_barrier();
 /* The lanes of `lanes` (which exist) have met at a __syncwarp. */
@@ -26,9 +25,6 @@ inline void race_freed(const allocation &)
 {
 }
 inline void race_kernel(const char *, const kernel_call *, size_t)
-{
-}
-inline void race_kernel_end()
 {
 }
 inline void race_block()

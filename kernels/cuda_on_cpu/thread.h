@@ -36,8 +36,8 @@ enum warp_kind { WARP_BARRIER = 0, WARP_SHUFFLE, WARP_BALLOT, WARP_MATCH };
 uint64_t warp_meet(unsigned mask, warp_kind kind, uint64_t value, int source, source_line at);
 unsigned active_lanes();
 
-/* Tells the race detector; an atomic operation itself needs nothing. */
-void note_atomic(const void *at, size_t size);
+/* Tells the race detector; an atomic operation itself needs nothing. `code` is where the kernel performs it. */
+void note_atomic(const void *at, size_t size, const void *code);
 
 /* A queued call of a kernel with copies of its arguments. */
 struct kernel_call {

@@ -51,7 +51,8 @@ static void complete(warp *w, unsigned mask, int kind)
         race_warp_barrier(w, mask);
 }
 
-/* Whether all lanes of the mask wait at this operation; ends the process where they never will. */
+/* Whether all lanes of the mask wait at this operation; ends the process where they never will. A lane that waits at
+ * another one, which does not wait for this lane, may still come. */
 static bool all_arrived(const warp *w, const fiber *own)
 {
     bool arrived = true;
@@ -63,8 +64,11 @@ static bool all_arrived(const warp *w, const fiber *own)
             stop_block("a warp operation whose mask names a lane that has exited");
         if (f->state != AT_WARP_OP)
             arrived = false;
-        else if (f->mask != own->mask || f->kind != own->kind || f->at.line != own->at.line)
-            stop_block("lanes of one mask are at different warp operations");
+        else if (f->mask != own->mask || f->kind != own->kind || f->at.line != own->at.line) {
+            if (f->mask >> own->lane & 1)
+                stop_block("lanes of one mask are at different warp operations");
+            arrived = false;
+        }
     }
     return arrived;
 }
