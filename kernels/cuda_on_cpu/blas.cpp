@@ -134,9 +134,11 @@ static bool algorithm_fits(const algorithm &chosen, const description &d, const 
     const matrix *const matrices[4] = {&p.a, &p.b, &p.c, &p.d};
     if (chosen.problem != hash_of(d) || p.workspace_bytes < chosen.workspace)
         return false;
-    for (int i = 0; i < 4; i++)
-        if ((uintptr_t)matrices[i]->at % chosen.alignment[i] != 0)
+    for (int i = 0; i < 4; i++) {
+        bool used = i != 2 || p.beta != 0;
+        if (used && (uintptr_t)matrices[i]->at % chosen.alignment[i] != 0)
             return false;
+    }
     return true;
 }
 
