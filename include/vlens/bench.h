@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include <vlens/device.h>
+#include <vlens/model.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,6 +42,21 @@ VL_API vl_status vl_bench_gemm(vl_bench_result *out, vl_device *device, const vl
 /* The steps of the fit: teacher, loss, loss with gradient (4 D V a row), and whole steps of layers with their adapter
  * ((4 D V + 4 D^2) L + 2 D V a row). */
 VL_API vl_status vl_bench_kl(vl_bench_result *out, vl_device *device, const vl_bench_options *options, vl_error *err);
+
+typedef struct vl_bench_forward_options {
+    int64_t samples; /* prompts that share one pass over the weights; 0: 4 */
+    int64_t tokens;  /* rows of each, those of its picture included; 0: 600 */
+    int blocks;      /* run the first so many blocks only; 0: all */
+    int rounds;      /* behind each median; 0: 3 */
+    bool cpu_time;   /* the time that threads ran and not the time that passed: for a busy machine */
+} vl_bench_forward_options;
+
+/* Random prompts, each with a picture where the model sees pictures and the rows suffice. Lines: the device library's
+ * own packed product [samples * tokens, D] x [D, d_ff]; all prompts in one pass, and the first of them alone, in flops
+ * of products and attention (vision tower included) and in tokens; the first pass, which may read the weights from
+ * disk. Errors: VL_EINVAL, and those of vl_model_forward. */
+VL_API vl_status vl_bench_forward(vl_bench_result *out, vl_model *model, const vl_bench_forward_options *options,
+                                  vl_error *err);
 
 #ifdef __cplusplus
 }

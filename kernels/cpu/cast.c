@@ -73,25 +73,29 @@ void vl_cpu_to_bf16(uint16_t *out, vl_tensor x, int threads)
         round_row_bf16(out + i * n, row_of(x, i), n);
 }
 
-/* fp16 or fp32 weight rows rounded to bf16; through a small fp32 buffer per piece. */
-void vl_cpu_round_rows(uint16_t *out, const vl_cpu_matrix *w, int64_t first, int64_t rows)
+/* Through a small fp32 buffer per piece where the weights are fp16 or fp32. */
+void vl_cpu_round_row(uint16_t *out, const vl_cpu_matrix *w, int64_t first, int64_t n)
 {
     enum { PIECE = 4096 };
+    float wide[PIECE];
     size_t element = vl_dtype_size(w->dtype);
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < rows; i++) {
-        float wide[PIECE];
-        const char *in = (const char *)w->host + (size_t)((first + i) * w->n_in) * element;
-        for (int64_t j = 0; j < w->n_in; j += PIECE) {
-            int64_t n = w->n_in - j < PIECE ? w->n_in - j : PIECE;
-            if (w->dtype == VL_BF16) {
-                memcpy(out + i * w->n_in + j, in + (size_t)j * 2, (size_t)n * 2);
-                continue;
-            }
-            vl_cpu_widen_row(wide, in + (size_t)j * element, w->dtype, n);
-            round_row_bf16(out + i * w->n_in + j, wide, n);
-        }
+    const char *in = (const char *)w->host + (size_t)first * element;
+    if (w->dtype == VL_BF16) {
+        memcpy(out, in, (size_t)n * element);
+        return;
     }
+    for (int64_t j = 0; j < n; j += PIECE) {
+        int64_t width = n - j < PIECE ? n - j : PIECE;
+        vl_cpu_widen_row(wide, in + (size_t)j * element, w->dtype, width);
+        round_row_bf16(out + j, wide, width);
+    }
+}
+
+void vl_cpu_round_rows(uint16_t *out, const vl_cpu_matrix *w, int64_t first, int64_t rows)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; i++)
+        vl_cpu_round_row(out + i * w->n_in, w, (first + i) * w->n_in, w->n_in);
 }
 
 /* To a 16-bit type, through fp32 (which holds every value of the other) where both are 16 bits wide. */

@@ -159,6 +159,8 @@ vl_status cpu_linear(void *context, const vl_linear_args *a, vl_error *err)
     const vl_cpu_matrix *w = a->weight->data;
     if (w->forward_panels && !a->transpose && !a->accumulate)
         return vl_panel_linear(context, a, err);
+    if (vl_panel_streams(context, a))
+        return vl_panel_stream(context, a, err);
     return w->bf16 ? linear_bf16(context, a, err) : linear_fp32(context, a, err);
 }
 

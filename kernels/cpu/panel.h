@@ -36,7 +36,8 @@ static inline int panel_height(int64_t rows, int64_t at)
 
 /* Packs a bf16-mode matrix for both directions; freed with vl_free. */
 vl_status vl_panels_new(uint32_t **forward, uint32_t **backward, const vl_cpu_matrix *matrix, vl_error *err);
-/* Rows [first, first + rows) of a matrix rounded to bf16 (a copy where they are bf16). */
+/* n elements of a matrix, or rows [first, first + rows), rounded to bf16 (a copy where they are bf16). */
+void vl_cpu_round_row(uint16_t *out, const vl_cpu_matrix *matrix, int64_t first_element, int64_t n);
 void vl_cpu_round_rows(uint16_t *out, const vl_cpu_matrix *matrix, int64_t first, int64_t rows);
 
 /* Rows per chunk: at most PANEL_CHUNK, and as many chunks for every thread. */
@@ -53,6 +54,9 @@ typedef struct vl_panel_product {
 } vl_panel_product;
 void vl_panel_multiply(const vl_panel_product *product, int64_t first, int64_t last);
 
+/* A product with a matrix that is not packed (panel_stream.c), and whether it is worth its packing. */
+bool vl_panel_streams(const vl_cpu *cpu, const vl_linear_args *args);
+vl_status vl_panel_stream(vl_cpu *cpu, const vl_linear_args *args, vl_error *err);
 vl_status vl_panel_linear(vl_cpu *cpu, const vl_linear_args *args, vl_error *err);
 vl_status vl_panel_unembed_loss(vl_cpu *cpu, const vl_unembed_loss_args *args, vl_error *err);
 /* The parts of a row that vary with its number. */
@@ -67,6 +71,8 @@ void vl_panel_kernel(float *out, int64_t out_stride, const uint32_t *a, const ui
 void vl_panel_round(uint32_t *words, const float *x, int64_t n);
 /* Up to 14 rows of pairs, `stride` (a multiple of 16) apart, as one left panel; missing rows are 0. */
 void vl_panel_interleave(uint32_t *panel, const uint32_t *words, int64_t stride, int rows, int64_t pairs);
+/* Up to 32 rows of n bf16 numbers, `stride` apart, as one right panel of ceil(n / 2) pairs; missing rows are 0. */
+void vl_panel_columns(uint32_t *panel, const uint16_t *rows, int64_t stride, int n_rows, int64_t n);
 /* A running log-sum-exp: log(sum) + max. Starts as {-INFINITY, 0}. */
 typedef struct vl_panel_lse {
     float max;

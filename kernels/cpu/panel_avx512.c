@@ -113,6 +113,26 @@ void vl_panel_interleave(uint32_t *panel, const uint32_t *words, int64_t stride,
     }
 }
 
+void vl_panel_columns(uint32_t *panel, const uint16_t *rows, int64_t stride, int n_rows, int64_t n)
+{
+    int64_t pairs = pairs_of(n);
+    for (int64_t k = 0; k < pairs; k += 16) {
+        int64_t left = n - 2 * k, count = pairs - k < 16 ? pairs - k : 16;
+        __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
+        for (int half = 0; half < 2; half++) {
+            const uint16_t *from = rows + 16 * half * stride + 2 * k;
+            __m512i r[16];
+            _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++)
+                r[i] = 16 * half + i < n_rows ? _mm512_maskz_loadu_epi16(mask, from + i * stride)
+                                              : _mm512_setzero_si512();
+            transpose16(r);
+            _Pragma("GCC unroll 16") for (int z = 0; z < 16; z++)
+                if (z < count)
+                    _mm512_storeu_si512(panel + (k + z) * PANEL_COLUMNS + 16 * half, r[z]);
+        }
+    }
+}
+
 /* As vl_expf, with the hardware's scaling, which underflows by itself. NaN stays NaN. */
 static inline __m512 exp16(__m512 x)
 {
@@ -199,6 +219,11 @@ void vl_panel_round(uint32_t *words, const float *x, int64_t n)
 void vl_panel_interleave(uint32_t *panel, const uint32_t *words, int64_t stride, int rows, int64_t pairs)
 {
     (void)panel, (void)words, (void)stride, (void)rows, (void)pairs;
+}
+
+void vl_panel_columns(uint32_t *panel, const uint16_t *rows, int64_t stride, int n_rows, int64_t n)
+{
+    (void)panel, (void)rows, (void)stride, (void)n_rows, (void)n;
 }
 
 void vl_panel_lse_add(vl_panel_lse *lse, float *z, const float *bias, int64_t n, int64_t ahead)

@@ -94,5 +94,17 @@ for r in results:
         assert abs(line["share"] - line["median"] / r["lines"][0]["median"]) < 1e-3 * max(1, line["share"])
 PY
 done
+expect 0 'peak_anonymous_bytes' "$vlens" bench forward --model "$source/data/demo/model" --samples 2 --tokens 30 \
+    --rounds 2 --blocks 2 --json
+python3 - "$work/stdout" <<'PY' || fail "the JSON of bench forward does not hold what it promises"
+import json, sys
+result = json.load(open(sys.argv[1]))
+lines = {(line["name"], line["unit"]): line for line in result["forward"]["results"][0]["lines"]}
+assert list(lines)[0] == ("library's product, packed", "GFLOP/s"), lines
+for samples in (1, 2):
+    flops, tokens = (lines[f"{samples} x 30 tokens", unit] for unit in ("GFLOP/s", "tokens/s"))
+    assert flops["share"] > 0 and abs(tokens["median"] * tokens["median_seconds"] - 30 * samples) < 0.1
+assert 0 < result["memory"]["anonymous_bytes"] < 1 << 30, result["memory"]
+PY
 
 finish

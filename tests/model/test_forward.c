@@ -9,6 +9,7 @@
 #include "trainer/base/sha256.h"
 #include "trainer/model/family.h"
 #include "trainer/model/head.h"
+#include "trainer/model/work.h"
 
 static const char *const FIXTURES[] = {"llama-base-f32__ascii",  "llama-rope3-f16__long",
                                        "llava-base-f32__two",    "llava-variant-bf16__scene",
@@ -251,6 +252,34 @@ static void layer_norm_head_with_biases(void **state)
     vl_device_close(device);
 }
 
+/* Flops as torch.utils.flop_counter.FlopCounterMode counts them (PyTorch 2.5.1, transformers 4.46.3, eager), where
+ * attention is counted in full. */
+static void work_is_what_torch_counts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *fixture;
+        double counted; /* all of it, logits and rotary angles included */
+        double beyond;  /* what only transformers does: a CLIP layer that nobody reads; a mask as a product */
+    } cases[] = {{"llama-base-f32__ascii", 1309000, 0},
+                 {"llava-base-f32__two", 6270824, 368832},
+                 {"mllama-base-bf16__chat", 1137824, 2048}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        golden_case c = golden_fixture(cases[i].fixture);
+        golden g = golden_open(&c);
+        const vl_sequence *sequence = g.sequence;
+        const vl_model_info *info = vl_model_get_info(g.model);
+        double t = (double)sequence->n_tokens, width = (double)(info->n_heads * info->head_dim);
+        double n_self = (double)(info->n_layers - g.model->config.text.n_cross);
+        double hidden_half = n_self * 4 * (t * t - t * (t + 1) / 2) * width;
+        double head = 2 * t * (double)info->d_model * (double)info->vocab_size, angles = t * (double)info->head_dim;
+        double got = vl_model_work(g.model, &sequence, 1, (int)info->n_layers);
+        print_message("%s: %.0f, counted %.0f\n", cases[i].fixture, got, cases[i].counted);
+        assert_float_equal(got + hidden_half + head + angles + cases[i].beyond, cases[i].counted, 0.5);
+        golden_close(&g);
+    }
+}
+
 int main(void)
 {
     static const struct {
@@ -270,5 +299,6 @@ int main(void)
                 (struct CMUnitTest){EACH[i].name, EACH[i].function, NULL, NULL, (void *)(uintptr_t)FIXTURES[j]};
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(fingerprint_is_what_the_documents_say);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(layer_norm_head_with_biases);
+    tests[n++] = (struct CMUnitTest)cmocka_unit_test(work_is_what_torch_counts);
     return _cmocka_run_group_tests("forward", tests, (size_t)n, NULL, NULL);
 }

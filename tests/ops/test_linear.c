@@ -122,6 +122,19 @@ static void linear_in_blocks(void **state)
     }
 }
 
+/* Weights as in their file, more of both sizes than are packed at a time. */
+static void linear_streamed(void **state)
+{
+    static const variant variants[] = {{.matrix = {VL_BF16, VL_PRECISION_AUTO, false, true}, .bias = true},
+                                       {.matrix = {VL_BF16, VL_PRECISION_AUTO, false, false}, .accumulate = true},
+                                       {.matrix = {VL_F16, VL_PRECISION_FAST, false, false}, .strided = true},
+                                       {.matrix = {VL_F32, VL_PRECISION_FAST, false, false}, .bias = true}};
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
+        check_linear((shape){33, 4131, 2085}, variants[i]);
+        test_teardown(state);
+    }
+}
+
 /* The panel path computes each row by itself: its bits do not depend on threads or on the rows beside it. */
 static void resident_rows_repeat(void **state)
 {
@@ -271,8 +284,8 @@ static void embed_refuses(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    OPS_TEST(linear_small_shapes),  OPS_TEST(linear_model_shape), OPS_TEST(linear_in_blocks),
-    OPS_TEST(resident_rows_repeat), OPS_TEST(linear_refuses),     OPS_TEST(gemm_all_variants),
-    OPS_TEST(gemm_refuses),         OPS_TEST(embed_rows),         OPS_TEST(embed_refuses),
+    OPS_TEST(linear_small_shapes), OPS_TEST(linear_model_shape), OPS_TEST(linear_in_blocks), OPS_TEST(linear_streamed),
+    OPS_TEST(resident_rows_repeat), OPS_TEST(linear_refuses), OPS_TEST(gemm_all_variants), OPS_TEST(gemm_refuses),
+    OPS_TEST(embed_rows), OPS_TEST(embed_refuses),
 };
 OPS_TEST_MAIN(tests)

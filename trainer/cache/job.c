@@ -11,17 +11,6 @@
 #include "trainer/base/version.h"
 #include "trainer/cache/settings.h"
 
-/* The arrays of the head stay in the model's memory: what is prepared on the device is given back at once. */
-static vl_status find_head(vl_cache_job *job, vl_error *err)
-{
-    vl_head *head;
-    VL_TRY(vl_head_from_model(&head, job->model, err));
-    job->head = *vl_head_get_source(head);
-    memcpy(job->meta.fingerprint, vl_head_get_info(head)->fingerprint, sizeof job->meta.fingerprint);
-    vl_head_close(head);
-    return VL_OK;
-}
-
 static vl_status make_settings(vl_cache_job *job, vl_error *err)
 {
     const vl_config *config = job->config;
@@ -64,7 +53,8 @@ vl_status vl_job_open(vl_cache_job *out, const vl_config *config, vl_model *mode
     if (!out->meta.model_id || !out->meta.model_type || !out->meta.vlens_version)
         VL_GOTO(vl_fail_nomem(err, "cache"));
     VL_GOTO(vl_cache_directory(&out->directory, config, err));
-    VL_GOTO(find_head(out, err));
+    out->head = vl_head_source_of(model); /* its arrays stay in the model's memory */
+    vl_head_fingerprint(out->meta.fingerprint, &out->head);
     VL_GOTO(make_settings(out, err));
 done:
     if (status != VL_OK)

@@ -85,18 +85,23 @@ vl_status vl_head_new(vl_head **out, vl_device *device, const vl_head_source *so
     return VL_OK;
 }
 
-vl_status vl_head_from_model(vl_head **out, vl_model *model, vl_error *err)
+vl_head_source vl_head_source_of(const vl_model *model)
 {
     const vl_text_config *text = &model->config.text;
-    vl_head_source source = {.d_model = text->hidden_size,
-                             .vocab_size = text->vocab_size,
-                             .n_layers = text->n_layers,
-                             .norm = VL_NORM_RMS,
-                             .eps = text->rms_eps,
-                             .weight_dtype = model->head->dtype,
-                             .weight = model->head->data,
-                             .norm_dtype = model->norm->dtype,
-                             .norm_weight = model->norm->data};
+    return (vl_head_source){.d_model = text->hidden_size,
+                            .vocab_size = text->vocab_size,
+                            .n_layers = text->n_layers,
+                            .norm = VL_NORM_RMS,
+                            .eps = text->rms_eps,
+                            .weight_dtype = model->head->dtype,
+                            .weight = model->head->data,
+                            .norm_dtype = model->norm->dtype,
+                            .norm_weight = model->norm->data};
+}
+
+vl_status vl_head_from_model(vl_head **out, vl_model *model, vl_error *err)
+{
+    vl_head_source source = vl_head_source_of(model);
     return vl_head_new(out, model->device, &source, model->precision, NULL, err);
 }
 
