@@ -55,13 +55,18 @@ def build(folder):
     flavour_of = {n: f for n, (f, _) in models.LLAMA_MODELS.items()}
     flavour_of |= {n: s["flavour"] for n, s in models.LLAVA_MODELS.items()}
     flavour_of |= mllama.MLLAMA_MODELS
-    vectors = {}
+    flavour_of |= {n: flavour_of[other] for n, (other, _) in models.SHARED_MODELS.items()}
+    vectors, made = {}, {}
     for name, flavour in flavour_of.items():
         model_folder = folder / "models" / name
         model_folder.mkdir()
         make = {"llama": models.make_llama, "llava": models.make_llava,
                 "mllama": models.make_mllama}[name.split("-")[0]]
-        model, tokenizer = make(name, model_folder)
+        if name in models.SHARED_MODELS:
+            model, tokenizer = models.make_shared(name, model_folder, made[models.SHARED_MODELS[name][0]])
+        else:
+            model, tokenizer = make(name, model_folder)
+        made[name] = tokenizer
         inputs = [goldens.write_golden(model, tokenizer, key, image_folder,
                                        folder / "goldens" / f"{'__'.join(key)}.safetensors")
                   for key in goldens.CASES if key[0] == name]
@@ -76,7 +81,7 @@ def build(folder):
             print(f"{flavour}: {count} texts")
     write_json(folder / "tokenizers" / "index.json", vectors)
     for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes 0600
+        path.is_symlink() or path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes 0600
 
 
 def write_lock(folder):
@@ -112,7 +117,7 @@ def main():
         return report(args.out)
     build(fresh(FIXTURES))
     write_lock(FIXTURES)
-    size = sum(p.stat().st_size for p in FIXTURES.rglob("*") if p.is_file())
+    size = sum(p.lstat().st_size for p in FIXTURES.rglob("*") if p.is_file())
     print(f"{FIXTURES}: {len(hashes(FIXTURES))} files, {size} bytes")
     return 0
 

@@ -181,7 +181,7 @@ static void check_vision(report *r)
 
 /* ---- text -------------------------------------------------------------------------------------------------- */
 
-/* logits of state L, by the head. */
+/* Logits of state L, by the head; a golden may hold those of its last rows only. */
 static void check_logits(report *r, const float *state, int64_t rows)
 {
     vl_error err = VL_ERROR_INIT;
@@ -194,12 +194,14 @@ static void check_logits(report *r, const float *state, int64_t rows)
     OK(vl_tensor_new(&logits, r->g.device, VL_F32, rows, info->vocab_size, &err));
     OK(vl_device_write(r->g.device, &states, state, &err));
     OK(vl_head_logits(head, logits, states, &err));
-    assert_int_equal(expected.rows, rows);
+    assert_in_range(expected.rows, 1, rows);
     assert_int_equal(expected.columns, info->vocab_size);
     float *found = malloc((size_t)(rows * info->vocab_size) * sizeof *found);
     assert_non_null(found);
     OK(vl_device_read(r->g.device, found, &logits, &err));
-    note(r, "logits", rows, golden_compare(found, expected.data, rows, expected.columns));
+    note(r, "logits", expected.rows,
+         golden_compare(found + (rows - expected.rows) * expected.columns, expected.data, expected.rows,
+                        expected.columns));
     vl_device_free(r->g.device, states.data);
     vl_device_free(r->g.device, logits.data);
     vl_head_close(head);

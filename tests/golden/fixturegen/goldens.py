@@ -3,11 +3,13 @@ import json
 
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 
 from . import images, mllama, save_tensors
 from .models import CLIP_SILENT, IMAGE_SIZE
 
 N_GENERATED = 6
+LOGIT_ROWS = 8      # the last rows: the head works row by row, and what it reads is compared at all of them
 MIN_MARGIN = 2e-3   # least gap between the best two logits for which greedy choice is a fair test
 
 ASCII = "The picture shows 3 red circles near the wall."
@@ -15,6 +17,8 @@ UNICODE = "Gr\u00f6\u00dfe  \u4f60, \U0001f600 the\n\t\u043d"
 LONG = "It's the state of each layer that the lens reads, 1234 zebra. \u00bfQu\u00e9? \u65e5\n\nThe teacher is the last layer."
 CHAT = "USER: <image>\nWhat is the colour? \u00e9\u2713\nASSISTANT:"
 # Rows before the picture see no tile.
+ROWS = "The lens reads the state of each layer."
+AROUND = "<image>The first.<image>and <image>"  # first, in the middle, last
 VISION_CHAT = "<|begin_of_text|><|start_header_id|>u<|end_header_id|>\n\n<|image|>the ?<|eot_id|>"
 TWO = "<image>The first.<image>\nAnd the second?"
 
@@ -35,6 +39,12 @@ CASES = {
     ("mllama-base-bf16", "chat"): (VISION_CHAT, ["alpha.png"]),
     ("mllama-base-bf16", "three"): ("<|image|><|image|>of <|image|>the", ["wide.png", "small.png", "tall.png"]),
     ("mllama-base-bf16", "text"): ("the state", []),
+    ("llama-linear-f32", "rows"): (ROWS, []),
+    ("llama-dynamic-f32", "rows"): (ROWS, []),
+    ("llama-yarn-f32", "rows"): (ROWS, []),
+    ("llava-last-f32", "scene"): ("<image>the colour", ["scene.png"]),
+    ("llava-nobias-f16", "around"): (AROUND, ["wide.png", "gray.png", "square.png"]),
+    ("mllama-variant-bf16", "scene"): ("of <|image|>the state", ["scene.png"]),
 }
 
 
@@ -61,16 +71,17 @@ def forward(model, inputs, **kwargs):
 
 
 def greedy(model, inputs, label):
-    """N_GENERATED ids by full recomputation (no KV cache)."""
-    inputs, new = dict(inputs), []
-    for _ in range(N_GENERATED):
-        logits = forward(model, inputs).logits[0, -1]
-        best = logits.topk(2)
-        if (best.values[0] - best.values[1]).item() < MIN_MARGIN:
+    """N_GENERATED ids by transformers' own generate(), with its KV cache; it does not stop at an end token."""
+    if model.config.model_type == "llava" and "pixel_values" not in inputs:
+        model = model.language_model
+    settings = GenerationConfig(max_new_tokens=N_GENERATED, do_sample=False, use_cache=True, pad_token_id=0,
+                                eos_token_id=-1, output_logits=True, return_dict_in_generate=True)
+    found = model.generate(**inputs, generation_config=settings)
+    for logits in found.logits:
+        best = logits[0].topk(2).values
+        if (best[0] - best[1]).item() < MIN_MARGIN:
             raise SystemExit(f"{label}: greedy margin too small; choose another prompt")
-        new.append(best.indices[0].item())
-        inputs = mllama.append(inputs, best.indices[:1])
-    return torch.tensor(new)
+    return found.sequences[0, -N_GENERATED:]
 
 
 def trace(model, inputs):
@@ -93,7 +104,7 @@ def trace(model, inputs):
         hook.remove()
     for i, hidden in enumerate(output.hidden_states):
         seen[f"hidden.{i:02d}"] = hidden[0]
-    return {**seen, "logits": output.logits[0]}
+    return {**seen, "logits": output.logits[0, -LOGIT_ROWS:]}
 
 
 def write_golden(model, tokenizer, key, image_folder, path):
@@ -116,7 +127,7 @@ def sensitivity(model, all_inputs):
     reference = [forward(model, inputs).logits for inputs in all_inputs]
     least = (float("inf"), "")
     for name, tensor in model.named_parameters():
-        if is_silent(model, name):
+        if is_silent(model, name) or not tensor.any():
             continue
         kept = tensor.detach().clone()
         with torch.no_grad():

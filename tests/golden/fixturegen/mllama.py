@@ -9,8 +9,14 @@ from . import images, write_json
 from .tokenizers_ import special_roles, write_tokenizer
 
 # name -> tokenizer flavour. As in the real models the image token's id is the first one behind the vocabulary.
-MLLAMA_MODELS = {"mllama-base-bf16": "bytelevel-vision"}
+MLLAMA_MODELS = {"mllama-base-bf16": "bytelevel-vision", "mllama-variant-bf16": "bytelevel-vision"}
 TILE, TILES = 10, 4
+# What the variant has in the place of the base's: pictures of two tiles, one intermediate state, no rotary scaling.
+VARIANT_VISION = dict(hidden_size=8, intermediate_size=12, max_num_tiles=2,
+                      supported_aspect_ratios=[[1, 1], [1, 2], [2, 1]], intermediate_layers_indices=[1],
+                      vision_output_dim=16, norm_eps=1e-5)
+VARIANT_TEXT = dict(hidden_size=16, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2,
+                    cross_attention_layers=[1], rope_scaling=dict(rope_type="default"))
 IMAGE_TOKEN = "<|image|>"
 
 CHAT_TEMPLATE = (
@@ -24,20 +30,20 @@ CHAT_TEMPLATE = (
 GATES = (("gate", "gate_attn", "gate_ffn"), 0.7, 0.2)
 
 
-def config(tokenizer, flavour):
+def config(tokenizer, flavour, vision_settings, text_settings):
     """Cross-attention before and behind a block of self-attention: a wrong row mask reaches later tokens."""
     bos, eos, _, pad = special_roles(flavour)
-    vision = MllamaVisionConfig(
+    vision = MllamaVisionConfig(**{**dict(
         hidden_size=16, num_hidden_layers=2, num_global_layers=1, attention_heads=2, intermediate_size=24,
         vision_output_dim=48, image_size=TILE, patch_size=5, max_num_tiles=TILES, norm_eps=1e-4,
-        intermediate_layers_indices=[0, 2])
-    text = MllamaTextConfig(
+        intermediate_layers_indices=[0, 2]), **vision_settings})
+    text = MllamaTextConfig(**{**dict(
         vocab_size=tokenizer.get_vocab_size() - 1, hidden_size=24, num_hidden_layers=3, num_attention_heads=3,
         num_key_value_heads=1, intermediate_size=32, cross_attention_layers=[0, 2], max_position_embeddings=256,
         rope_theta=10000.0, rms_norm_eps=1e-5, bos_token_id=tokenizer.token_to_id(bos),
         eos_token_id=tokenizer.token_to_id(eos), pad_token_id=tokenizer.token_to_id(pad),
         rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-                          original_max_position_embeddings=32))
+                          original_max_position_embeddings=32)), **text_settings})
     whole = MllamaConfig(vision, text, image_token_index=tokenizer.token_to_id(IMAGE_TOKEN))
     for part in (whole, vision, text):
         part._attn_implementation = "eager"
@@ -48,10 +54,12 @@ def make(name, folder, randomise, finish):
     """Writes the directory; returns (model in float32, processor)."""
     flavour = MLLAMA_MODELS[name]
     tokenizer = write_tokenizer(flavour, folder)
-    model = MllamaForConditionalGeneration(config(tokenizer, flavour))
+    variant = "variant" in name
+    whole = config(tokenizer, flavour, VARIANT_VISION if variant else {}, VARIANT_TEXT if variant else {})
+    model = MllamaForConditionalGeneration(whole)
     randomise(model, name)
     finish(model)
-    MllamaImageProcessor(size={"height": TILE, "width": TILE}, max_image_tiles=TILES, image_mean=images.CLIP_MEAN,
+    MllamaImageProcessor(size={"height": TILE, "width": TILE}, max_image_tiles=whole.vision_config.max_num_tiles, image_mean=images.CLIP_MEAN,
                          image_std=images.CLIP_STD).save_pretrained(folder)
     write_json(folder / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
     return model, MllamaProcessor.from_pretrained(folder)

@@ -3,6 +3,7 @@ import copy
 import json
 
 import torch
+from safetensors.torch import load_file
 from transformers import (CLIPVisionConfig, LlamaConfig, LlamaForCausalLM, LlavaConfig,
                           LlavaForConditionalGeneration)
 
@@ -24,11 +25,24 @@ LLAMA_MODELS = {
     "llama-bias-f32": ("spm-metaspace", dict(head_dim=12, attention_bias=True, mlp_bias=True)),
     "llama-sharded-bf16": ("bytelevel-digits", dict(num_key_value_heads=4, rms_norm_eps=1e-6, rope_theta=1e5)),
 }
+# Models with the weights and the tokenizer of another one, by links: name -> (the other one, keys of its config.json)
+SHARED_MODELS = {
+    "llama-linear-f32": ("llama-base-f32", dict(rope_scaling=dict(type="linear", factor=2.5))),
+    "llama-dynamic-f32": ("llama-base-f32", dict(max_position_embeddings=12,
+                                                 rope_scaling=dict(rope_type="dynamic", factor=3.0))),
+    "llama-yarn-f32": ("llama-base-f32", dict(max_position_embeddings=16,
+                                              rope_scaling=dict(rope_type="yarn", factor=4.0))),
+    "llava-last-f32": ("llava-base-f32", dict(vision_feature_layer=-1, vision_feature_select_strategy="full",
+                                              image_seq_length=17, projector_hidden_act="gelu_pytorch_tanh")),
+}
 LLAVA_MODELS = {
     "llava-base-f32": dict(
         flavour="spm-image", patch=7, vision_layers=3, clip_act="quick_gelu", layer=-2, select="default"),
     "llava-variant-bf16": dict(
         flavour="spm-metaspace-image", patch=14, vision_layers=4, clip_act="gelu", layer=3, select="full"),
+    "llava-nobias-f16": dict(
+        flavour="spm-image", patch=14, vision_layers=2, clip_act="quick_gelu", layer=1, select="default", bias=False,
+        text=dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2), vision=dict(hidden_size=12)),
 }
 IMAGE_SIZE = 28
 SHARD_BYTES = 30_000
@@ -102,11 +116,11 @@ def make_llama(name, folder):
 
 # ---------------------------------------------------------------- LLaVA
 
-def llava_config(tokenizer, patch, vision_layers, clip_act, layer, select, **_):
-    text = LlamaConfig(**LLAMA_BASE, vocab_size=tokenizer.get_vocab_size() + 1, pad_token_id=0)
-    vision = CLIPVisionConfig(hidden_size=24, intermediate_size=48, num_hidden_layers=vision_layers,
-                              num_attention_heads=3, image_size=IMAGE_SIZE, patch_size=patch,
-                              hidden_act=clip_act, projection_dim=24)
+def llava_config(tokenizer, patch, vision_layers, clip_act, layer, select, text=(), vision=(), **_):
+    text = LlamaConfig(**{**LLAMA_BASE, **dict(text)}, vocab_size=tokenizer.get_vocab_size() + 1, pad_token_id=0)
+    vision = CLIPVisionConfig(**{**dict(hidden_size=24, intermediate_size=48, num_hidden_layers=vision_layers,
+                                        num_attention_heads=3, image_size=IMAGE_SIZE, patch_size=patch,
+                                        hidden_act=clip_act, projection_dim=24), **dict(vision)})
     n_tokens = (IMAGE_SIZE // patch) ** 2 + (select == "full")
     config = LlavaConfig(vision, text, image_token_index=tokenizer.token_to_id("<image>"),
                          projector_hidden_act="gelu", vision_feature_layer=layer,
@@ -158,6 +172,9 @@ def make_llava(name, folder):
     randomise(model, name)
     with torch.no_grad():  # <image> is never the best next token, as in a trained model
         model.language_model.lm_head.weight[model.config.image_token_index] *= 0.1
+        if not spec.get("bias", True):  # 4.46.3 always has them; what is 0 need not be there
+            model.multi_modal_projector.linear_1.bias.zero_()
+            model.multi_modal_projector.linear_2.bias.zero_()
     dtype = DTYPES[name.rsplit("-", 1)[1]]
     round_weights(model, dtype)
     images.processor(IMAGE_SIZE, (IMAGE_SIZE, IMAGE_SIZE)).save_pretrained(folder)
@@ -175,7 +192,35 @@ def make_llava(name, folder):
             "image_token": "<image>", "patch_size": spec["patch"], "processor_class": "LlavaProcessor",
             "vision_feature_select_strategy": spec["select"]})
         save(model, folder, dtype)
+        if not spec.get("bias", True):
+            drop_projector_bias(folder)
     return model, tokenizer
+
+
+def drop_projector_bias(folder):
+    """The directory as newer versions write it with multimodal_projector_bias false."""
+    path = folder / "model.safetensors"
+    tensors = {k: v for k, v in load_file(path).items() if not (k.startswith("multi_modal") and k.endswith(".bias"))}
+    save_tensors(tensors, path, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", {**config, "multimodal_projector_bias": False})
+
+
+# ---------------------------------------------------------------- weights of another model
+
+def make_shared(name, folder, tokenizer):
+    """Links to the files of the other model, a config.json of its own; returns (model in float32, tokenizer)."""
+    other, changes = SHARED_MODELS[name]
+    for path in sorted((folder.parent / other).iterdir()):
+        if path.name not in ("config.json", "processor_config.json"):
+            (folder / path.name).symlink_to(f"../{other}/{path.name}")
+    config = {**json.loads((folder.parent / other / "config.json").read_text()), **changes}
+    write_json(folder / "config.json", config)
+    kind = LlavaForConditionalGeneration if name.startswith("llava") else LlamaForCausalLM
+    if kind is LlavaForConditionalGeneration:  # as older directories have it, without patch_size
+        write_json(folder / "processor_config.json", {"image_token": "<image>", "processor_class": "LlavaProcessor"})
+    model = kind.from_pretrained(folder, attn_implementation="eager", torch_dtype=torch.float32)
+    return model.eval(), tokenizer
 
 
 # ---------------------------------------------------------------- Mllama
@@ -188,5 +233,8 @@ def make_mllama(name, folder):
         round_weights(model, dtype)
         save(model, folder, dtype)
         mllama.shorten_config(folder)
+        if "variant" in name:  # tensor names of transformers >= 4.52
+            path = folder / "model.safetensors"
+            save_tensors({new_layout(k): v for k, v in load_file(path).items()}, path, {"format": "pt"})
 
     return mllama.make(name, folder, randomise, finish)
