@@ -13,7 +13,7 @@ enum {
     STREAM_PAIRS = 2048,
     STREAM_ITEM = 512,  /* outputs, and */
     STREAM_CHUNK = 252, /* rows that a thread takes at a time */
-    STREAM_ROWS = 32    /* fewer rows of x do not pay for the packing */
+    STREAM_ROWS = 128   /* fewer rows of x do not pay for the packing */
 };
 
 bool vl_panel_streams(const vl_cpu *cpu, const vl_linear_args *a)
@@ -98,7 +98,8 @@ static void multiply(const piece *p, int64_t row, int64_t rows, int64_t begin, i
 static void run_piece(const piece *p)
 {
     int64_t m = p->args->x.shape[0], chunks = (m + STREAM_CHUNK - 1) / STREAM_CHUNK;
-    int64_t rows = round_up((m + chunks - 1) / chunks, PANEL_ROWS), items = (p->columns + STREAM_ITEM - 1) / STREAM_ITEM;
+    int64_t rows = round_up((m + chunks - 1) / chunks, PANEL_ROWS),
+            items = (p->columns + STREAM_ITEM - 1) / STREAM_ITEM;
 #pragma omp for schedule(static)
     for (int64_t at = 0; at < p->columns; at += PANEL_COLUMNS)
         pack_panel(p, at);
@@ -127,8 +128,10 @@ vl_status vl_panel_stream(vl_cpu *cpu, const vl_linear_args *a, vl_error *err)
             vl_panel_pack_rows(left + i * pairs, a->x, i, panel_height(m, i));
         for (int64_t first = 0; first < w->n_out; first += STREAM_COLUMNS)
             for (int64_t pair = 0; pair < pairs; pair += part) {
-                piece p = {a, left, right, pairs, first, at_most(w->n_out - first, STREAM_COLUMNS), pair,
-                           at_most(pairs - pair, part)};
+                piece p = {a,     left,
+                           right, pairs,
+                           first, at_most(w->n_out - first, STREAM_COLUMNS),
+                           pair,  at_most(pairs - pair, part)};
                 run_piece(&p);
             }
     }

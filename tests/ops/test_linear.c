@@ -127,10 +127,9 @@ static void linear_streamed(void **state)
 {
     static const variant variants[] = {{.matrix = {VL_BF16, VL_PRECISION_AUTO, false, true}, .bias = true},
                                        {.matrix = {VL_BF16, VL_PRECISION_AUTO, false, false}, .accumulate = true},
-                                       {.matrix = {VL_F16, VL_PRECISION_FAST, false, false}, .strided = true},
-                                       {.matrix = {VL_F32, VL_PRECISION_FAST, false, false}, .bias = true}};
+                                       {.matrix = {VL_F16, VL_PRECISION_FAST, false, false}, .strided = true}};
     for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
-        check_linear((shape){33, 4131, 2085}, variants[i]);
+        check_linear((shape){131, 4131, 2085}, variants[i]);
         test_teardown(state);
     }
 }

@@ -99,7 +99,8 @@ int bench_forward(const cli_command *self, int argc, char **argv)
     int code = cli_parse(self, options, argc, argv, NULL, 0, 0);
     if (code >= 0)
         return code;
-    if (!model_path || rounds < 0 || rounds > 1000 || blocks < 0 || blocks > 100000 || bench.samples < 0 || bench.tokens < 0) {
+    if (!model_path || rounds < 0 || rounds > 1000 || blocks < 0 || blocks > 100000 || bench.samples < 0 ||
+        bench.tokens < 0) {
         fprintf(stderr, "vlens bench forward: expected --model DIR, and counts that are not negative\n");
         return EXIT_USAGE;
     }

@@ -10,8 +10,8 @@ static const cli_command subjects[] = {
     {"bench kl", "[--size DxV ...]", "the KL step beside the library's packed product",
      "Teacher, loss, gradient and whole training steps, in flops that the mathematics needs.", bench_kl},
     {"bench forward", "--model DIR [options]", "the frozen forward beside the library's packed product",
-     "Random prompts with a picture each, all in one pass over the weights, and one of them alone. Peak anonymous memory "
-     "is what the process holds beyond the mapped weights.",
+     "Random prompts with a picture each, all in one pass over the weights, and one of them alone. Peak anonymous "
+     "memory is what the process holds beyond the mapped weights.",
      bench_forward},
 };
 enum { N_SUBJECTS = sizeof subjects / sizeof subjects[0] };

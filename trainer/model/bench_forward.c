@@ -84,8 +84,8 @@ static double now(const bench *b)
 
 static vl_status run(double *seconds, const bench *b, int n, vl_error *err)
 {
-    vl_forward args = {.sequences = (const vl_sequence *const *)b->sequences, .n_sequences = n,
-                       .stop_state = b->options.blocks};
+    vl_forward args = {
+        .sequences = (const vl_sequence *const *)b->sequences, .n_sequences = n, .stop_state = b->options.blocks};
     double began = now(b);
     VL_TRY(vl_model_forward(b->model, &args, err));
     *seconds = now(b) - began;
@@ -143,7 +143,8 @@ static void put(vl_bench_result *out, const char *name, double *seconds, int rou
     vl_bench_line *line = &out->line[out->n++];
     qsort(seconds, (size_t)rounds, sizeof *seconds, by_value);
     snprintf(line->name, sizeof line->name, "%s", name);
-    *line = (vl_bench_line){.median = seconds[rounds / 2], .best = seconds[0], .work = work, .unit = unit, .share = NAN};
+    *line =
+        (vl_bench_line){.median = seconds[rounds / 2], .best = seconds[0], .work = work, .unit = unit, .share = NAN};
     snprintf(line->name, sizeof line->name, "%s", name);
     const vl_bench_line *first = &out->line[0];
     if (unit == first->unit)

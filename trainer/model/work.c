@@ -20,8 +20,8 @@ static double clip_work(const vl_hf_config *config)
     double rows = clip->n_patches + 1, c = clip->hidden_size, d = config->text.hidden_size;
     double layer = 4 * product(rows, c, c) + 2 * product(rows, c, clip->intermediate_size) + attention(rows, rows, c);
     double patch = (double)clip->n_channels * clip->patch_size * clip->patch_size;
-    return config->vision_state * layer + product(clip->n_patches, c, patch) +
-           product(config->image_tokens, d, c) + product(config->image_tokens, d, d);
+    return config->vision_state * layer + product(clip->n_patches, c, patch) + product(config->image_tokens, d, c) +
+           product(config->image_tokens, d, d);
 }
 
 static double mllama_vision_work(const vl_hf_config *config)
