@@ -57,56 +57,72 @@ static vl_status add_layer(vl_attention_capture *c, int layer, int64_t n_keys, v
     return VL_OK;
 }
 
-/* A row that sees no tile attends to all of them, as in the reference. */
-static bool sees(const vl_attention_capture *c, int64_t row, int64_t key)
+/* Bit masks of tiles, as in trainer/model/mllama_context.c: a row that sees no tile attends to all of them. */
+static vl_status make_masks(vl_tensor *q_mask, vl_tensor *k_mask, const vl_attention_capture *c, vl_error *err)
 {
-    uint64_t visible = c->sequence->visible[row];
-    return !visible || visible >> (key / c->map->rows_of_tile) & 1;
+    int64_t t = c->query.shape[0], n = c->map->n_keys;
+    int64_t *host = vl_alloc((size_t)(t > n ? t : n), sizeof *host);
+    vl_status status = VL_OK;
+    if (!host)
+        return vl_fail_nomem(err, "attention map");
+    VL_GOTO(vl_tensor_new(q_mask, c->device, VL_I64, 1, t, err));
+    VL_GOTO(vl_tensor_new(k_mask, c->device, VL_I64, 1, n, err));
+    for (int64_t i = 0; i < t; i++)
+        host[i] = c->sequence->visible[i] ? (int64_t)c->sequence->visible[i] : -1;
+    *q_mask = vl_tensor_1d(q_mask->data, VL_I64, t);
+    VL_GOTO(vl_device_write(c->device, q_mask, host, err));
+    for (int64_t i = 0; i < n; i++)
+        host[i] = (int64_t)(UINT64_C(1) << (i / c->map->rows_of_tile));
+    *k_mask = vl_tensor_1d(k_mask->data, VL_I64, n);
+    VL_GOTO(vl_device_write(c->device, k_mask, host, err));
+done:
+    vl_free(host);
+    return status;
 }
 
-/* Adds softmax(scores) / n_heads of one row to its weights. */
-static void add_head(float *weights, const float *scores, const vl_attention_capture *c, int64_t row)
+/* The mean over heads of the chosen rows; probability is [T, H * n_keys] in host memory. */
+static void add_means(vl_attention_capture *c, const float *probability)
 {
-    double highest = -INFINITY, sum = 0;
-    for (int64_t j = 0; j < c->map->n_keys; j++)
-        if (sees(c, row, j))
-            highest = fmax(highest, (double)scores[j]);
-    for (int64_t j = 0; j < c->map->n_keys; j++)
-        if (sees(c, row, j))
-            sum += exp((double)scores[j] - highest);
-    for (int64_t j = 0; j < c->map->n_keys; j++)
-        if (sees(c, row, j))
-            weights[j] += (float)(exp((double)scores[j] - highest) / sum / (double)c->model->n_heads);
+    const int64_t n = c->map->n_keys, heads = c->model->n_heads;
+    float *weights = c->map->weights + (size_t)(c->map->n_layers - 1) * (size_t)(c->map->n_positions * n);
+    for (int64_t i = 0; i < c->map->n_positions; i++)
+        for (int64_t head = 0; head < heads; head++)
+            for (int64_t j = 0; j < n; j++)
+                weights[i * n + j] += probability[(c->rows[i] * heads + head) * n + j] / (float)heads;
 }
 
 static vl_status add_weights(vl_attention_capture *c, int layer, vl_tensor key, vl_error *err)
 {
-    const int64_t e = c->model->head_dim, t = c->query.shape[0];
-    const int64_t group = c->model->n_heads / c->model->n_kv_heads;
-    vl_tensor scores = {0};
+    const int64_t t = c->query.shape[0], width = c->model->n_heads * key.shape[0];
+    vl_tensor out = {0}, probability = {0}, q_mask = {0}, k_mask = {0};
     float *host = NULL;
     vl_status status = VL_OK;
     VL_GOTO(add_layer(c, layer, key.shape[0], err));
-    VL_GOTO(vl_tensor_new(&scores, c->device, VL_F32, t, key.shape[0], err));
-    host = vl_alloc((size_t)t, (size_t)key.shape[0] * sizeof *host);
+    VL_GOTO(make_masks(&q_mask, &k_mask, c, err));
+    VL_GOTO(vl_tensor_new(&out, c->device, VL_F32, t, c->query.shape[1], err));
+    VL_GOTO(vl_tensor_new(&probability, c->device, VL_F32, t, width, err));
+    vl_attention_args args = {.out = out,
+                              .q = c->query,
+                              .k = key,
+                              .v = key, /* only the weights are wanted */
+                              .n_heads = (int)c->model->n_heads,
+                              .n_kv_heads = (int)c->model->n_kv_heads,
+                              .scale = (float)(1 / sqrt((double)c->model->head_dim)),
+                              .q_mask = q_mask,
+                              .k_mask = k_mask,
+                              .probabilities = probability};
+    VL_GOTO(vl_op_attention(c->device, &args, err));
+    host = vl_alloc((size_t)t, (size_t)width * sizeof *host);
     if (!host)
         VL_GOTO(vl_fail_nomem(err, "attention map"));
-    float *weights = c->map->weights + (size_t)(c->map->n_layers - 1) * (size_t)(c->map->n_positions * c->map->n_keys);
-    for (int64_t head = 0; head < c->model->n_heads; head++) {
-        VL_GOTO(vl_op_gemm(c->device,
-                           &(vl_gemm_args){.out = scores,
-                                           .a = vl_tensor_columns(c->query, head * e, e),
-                                           .b = vl_tensor_columns(key, head / group * e, e),
-                                           .transpose_b = true,
-                                           .alpha = (float)(1 / sqrt((double)e))},
-                           err));
-        VL_GOTO(vl_device_read(c->device, host, &scores, err));
-        for (int64_t i = 0; i < c->map->n_positions; i++)
-            add_head(weights + i * c->map->n_keys, host + c->rows[i] * c->map->n_keys, c, c->rows[i]);
-    }
+    VL_GOTO(vl_device_read(c->device, host, &probability, err));
+    add_means(c, host);
 done:
     vl_free(host);
-    vl_device_free(c->device, scores.data);
+    vl_device_free(c->device, out.data);
+    vl_device_free(c->device, probability.data);
+    vl_device_free(c->device, q_mask.data);
+    vl_device_free(c->device, k_mask.data);
     return status;
 }
 
