@@ -25,6 +25,8 @@ typedef enum vl_loss_kind {
     VL_OBJECTIVE_REVERSE_KL,
     VL_OBJECTIVE_JS
 } vl_loss_kind;
+typedef enum vl_targets { VL_TARGETS_OWN = 0, VL_TARGETS_SHUFFLED } vl_targets;
+typedef enum vl_ablation { VL_ABLATION_MEAN = 0, VL_ABLATION_RESAMPLE } vl_ablation;
 typedef enum vl_optimizer { VL_OPTIMIZER_ADAM = 0, VL_OPTIMIZER_SGD, VL_OPTIMIZER_MUON } vl_optimizer;
 typedef enum vl_schedule { VL_SCHEDULE_LINEAR = 0, VL_SCHEDULE_CONSTANT, VL_SCHEDULE_COSINE } vl_schedule;
 
@@ -75,6 +77,7 @@ typedef struct vl_config {
         vl_lens_init init;
         double ridge; /* lambda as a share of the mean second moment; 0: chosen on the validation part */
         vl_loss_kind loss;
+        vl_targets targets; /* shuffled: a control that can learn nothing about its own row */
         double class_weights[VL_CLASS_COUNT];
         int64_t skip_positions; /* leave out the first N positions of every sample (attention sinks) in the fit */
     } lens;
@@ -106,6 +109,16 @@ typedef struct vl_config {
         bool wrong_picture;      /* control: states of image A, target of image B */
         char *baseline;          /* a second lens shown beside this one, e.g. bias-only; NULL */
     } eval;
+    struct {
+        int64_t layers;     /* states looked at, evenly spaced; 0: all */
+        int64_t directions; /* of each basis */
+        int64_t samples;    /* held-out samples */
+        int64_t max_rows;   /* rows measured, of all samples */
+        int64_t max_tokens; /* length of a window of text */
+        vl_ablation ablation;
+        char *control;      /* a second lens, e.g. one fitted on shuffled targets; NULL */
+        int64_t transfer_rows; /* held-out rows of the transfer matrix; 0: none */
+    } fidelity;
     struct {
         char *samples;    /* JSONL of pictures and questions, as data.samples; NULL */
         char *images;     /* as data.images; NULL: the folder of the JSONL */

@@ -19,6 +19,7 @@
 #include <vlens/device.h>
 #include <vlens/error.h>
 #include <vlens/eval.h>
+#include <vlens/fidelity.h>
 #include <vlens/hub.h>
 #include <vlens/lens.h>
 #include <vlens/memory.h>

@@ -219,6 +219,9 @@ vl_status vl_config_check(const vl_config *c, vl_error *err)
         sum += c->lens.class_weights[i];
     if (sum <= 0)
         return vl_fail(err, VL_EINVAL, "lens.class_weights are all 0, expected at least one above");
+    if (c->lens.targets == VL_TARGETS_SHUFFLED && c->lens.loss == VL_OBJECTIVE_CE)
+        return vl_fail(err, VL_EINVAL, "lens.targets is shuffled and lens.loss is ce, expected another loss: the "
+                                       "target of cross-entropy is the next token, not the model's distribution");
     if (c->fit.steps == 0 && c->fit.epochs <= 0 && c->lens.init == VL_INIT_ZERO)
         return vl_fail(err, VL_EINVAL, "fit.steps and fit.epochs are both 0 and lens.init is zero: nothing to fit");
     if (!c->output)

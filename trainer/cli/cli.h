@@ -146,6 +146,7 @@ int cmd_cache(const cli_command *self, int argc, char **argv);
 int cmd_train(const cli_command *self, int argc, char **argv);
 int cmd_eval(const cli_command *self, int argc, char **argv);
 int cmd_topk(const cli_command *self, int argc, char **argv);
+int cmd_fidelity(const cli_command *self, int argc, char **argv);
 int cmd_study(const cli_command *self, int argc, char **argv);
 int cmd_view(const cli_command *self, int argc, char **argv);
 int cmd_export(const cli_command *self, int argc, char **argv);

@@ -17,6 +17,11 @@ const cli_command cli_commands[] = {
     {"eval", "CONFIG", "held-out KL per layer, lens and token class",
      "Compares the logit lens, the tuned lens and (eval.baseline) a second one with the model's own distribution.",
      cmd_eval},
+    {"fidelity", "CONFIG", "does the lens read what the model uses, or does it invent?",
+     "Causal basis extraction: the directions that matter most to the lens, ablated in the model. Controls: random\n"
+     "directions, the logit lens, and (fidelity.control) a lens fitted on shuffled targets. Also the adapters of each\n"
+     "state on every other.",
+     cmd_fidelity},
     {"topk", "--model DIR --prompt TEXT [--image FILE] [--lens DIR]", "top tokens of every layer at a position",
      "Or from a cache, with no model: --cache DIR --sample N.", cmd_topk},
     {"view", "--model DIR --prompt TEXT [--image FILE] [--lens DIR] [--out FILE]",

@@ -15,7 +15,8 @@ vl_status vl_feeder_new(vl_feeder *out, vl_cache *cache, vl_device *device, int6
     vl_status status = VL_OK;
     size_t n = (size_t)capacity, values;
     *out = (vl_feeder){
-        .cache = cache, .device = device, .d_model = info->d_model, .capacity = capacity, .dtype = info->dtype};
+        .cache = cache, .device = device, .d_model = info->d_model, .capacity = capacity, .dtype = info->dtype,
+        .shuffled_state = -1};
     if (!vl_mul_size(&values, n, (size_t)info->d_model))
         return vl_fail_nomem(err, "tile of states");
     out->pieces = vl_alloc(n, sizeof *out->pieces);
@@ -93,6 +94,18 @@ int64_t vl_feeder_cache_row(const vl_feeder *f, int64_t row)
     return f->pieces[p].first + row;
 }
 
+/* The second half before the first: every row (but the last of an odd number) gets the target of another one, the same
+ * one for all layers. */
+static void turn_rows(vl_feeder *f, size_t row_bytes)
+{
+    unsigned char *low = f->host, *high = low + (size_t)(f->rows / 2) * row_bytes;
+    for (size_t i = 0; i < (size_t)(f->rows / 2) * row_bytes; i++) {
+        unsigned char byte = low[i];
+        low[i] = high[i];
+        high[i] = byte;
+    }
+}
+
 vl_status vl_feeder_read(vl_feeder *f, int64_t state, vl_error *err)
 {
     char *to = f->host;
@@ -101,6 +114,8 @@ vl_status vl_feeder_read(vl_feeder *f, int64_t state, vl_error *err)
         VL_TRY(vl_cache_read(to, f->cache, state, f->pieces[p].first, f->pieces[p].n, err));
         to += (size_t)f->pieces[p].n * row_bytes;
     }
+    if (state == f->shuffled_state)
+        turn_rows(f, row_bytes);
     return VL_OK;
 }
 

@@ -18,6 +18,7 @@ typedef struct vl_feeder {
     float *weight;                 /* [capacity] weight of each row's class */
     int32_t *target;               /* [capacity] next token */
     uint8_t *token_class;          /* [capacity] */
+    int64_t shuffled_state;        /* read with its rows turned by half a tile (lens.targets); -1: none */
     void *host;                    /* [capacity, D] as stored */
     vl_tensor stored, wide;        /* [capacity, D] on the device, as stored and f32 */
     vl_tensor row_weight, targets; /* [capacity] f32, i32 on the device */

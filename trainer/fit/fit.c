@@ -114,6 +114,8 @@ static vl_status open_machinery(vl_fit_session *s, vl_error *err)
     int64_t tile = s->config->fit.tile_tokens < most ? s->config->fit.tile_tokens : most;
     vl_optimizer_rule rule = vl_optimizer_rule_of(s->config, s->d_model, s->plan.steps);
     VL_TRY(vl_feeder_new(&s->feeder, s->cache, s->device, tile, err));
+    if (s->config->lens.targets == VL_TARGETS_SHUFFLED)
+        s->feeder.shuffled_state = s->n_layers;
     s->feeder.notice = &s->notice;
     VL_TRY(vl_objective_new(&s->objective, s->device, s->head, s->config->lens.loss, tile, err));
     vl_objective_set_precision(&s->objective, s->config->precision);

@@ -23,13 +23,14 @@ static void add_word(vl_str *s, const char *key, const char *const *words, int i
 static void add_lens(vl_str *s, const vl_config *config)
 {
     static const char *const kinds[] = {"affine", "bias"}, *const inits[] = {"ridge", "zero", "mean"};
-    static const char *const losses[] = {"kl", "ce", "reverse_kl", "js"};
+    static const char *const losses[] = {"kl", "ce", "reverse_kl", "js"}, *const targets[] = {"own", "shuffled"};
     vl_str_printf(s, "lens.layers=%lld-%lld\n", (long long)config->lens.first_layer,
                   (long long)config->lens.last_layer);
     add_word(s, "lens.kind", kinds, (int)config->lens.kind);
     add_word(s, "lens.init", inits, (int)config->lens.init);
     add_number(s, "lens.ridge", config->lens.ridge);
     add_word(s, "lens.loss", losses, (int)config->lens.loss);
+    add_word(s, "lens.targets", targets, (int)config->lens.targets);
     for (int c = 0; c < VL_CLASS_COUNT; c++) {
         vl_str_printf(s, "lens.class_weights.%s=%.17g\n", vl_token_class_name((vl_token_class)c),
                       config->lens.class_weights[c]);

@@ -1,0 +1,54 @@
+/* eval/fidelity_data.h - held-out sequences, their states, and what becomes of the model's prediction when a state is
+ * changed. */
+#ifndef VL_EVAL_FIDELITY_DATA_H
+#define VL_EVAL_FIDELITY_DATA_H
+
+#include <vlens/fidelity.h>
+
+#include "kernels/ops.h"
+#include "trainer/base/rng.h"
+
+typedef struct vl_fidelity_data {
+    vl_model *model;
+    vl_head *head;
+    vl_device *device;
+    int64_t d, vocab_size;
+    int n_model_layers;       /* L */
+    int n_samples;
+    vl_sequence **sequences;  /* [n_samples] */
+    int64_t *first;           /* [n_samples + 1] rows of each, behind one another */
+    int64_t n_rows;
+    int64_t n_counted;        /* rows that are measured: no patches, not the first position */
+    int64_t *counted;         /* [n_counted] */
+    int32_t *sample_of;       /* [n_counted] */
+    int n_states;
+    const int64_t *state;     /* [n_states] borrowed: which states are kept */
+    float *states;            /* [n_states, n_rows, D] */
+    float *final_counted;     /* [n_counted, D] state L of the measured rows */
+    float *target;            /* [n_rows, D] of one state: what ablation puts in the place of a row */
+    float *changed;           /* [n_rows, D] work area */
+    float *changed_final;     /* [n_counted, D] after the last vl_fidelity_change */
+    vl_tensor rows, logits, clean, lse, clean_lse, metrics; /* a tile's work areas */
+    float *host_metrics;
+} vl_fidelity_data;
+
+/* Encodes evenly spaced held-out samples of the cache and runs the model over them once. Cleared with
+ * vl_fidelity_data_clear, also after a failure. */
+vl_status vl_fidelity_data_new(vl_fidelity_data *out, const vl_fidelity_inputs *inputs, const int64_t *states,
+                               int n_states, vl_error *err);
+void vl_fidelity_data_clear(vl_fidelity_data *data);
+
+const float *vl_fidelity_rows(const vl_fidelity_data *data, int index); /* [n_rows, D] of state[index] */
+/* Fills data->target for state[index]: the mean of the rows of the same kind, or (resample) another of them. */
+void vl_fidelity_target(vl_fidelity_data *data, int index, bool resample, vl_rng *rng);
+/* Copies the measured rows of an array [n_rows, D] to out [n_counted, D]. */
+void vl_fidelity_gather(float *out, const vl_fidelity_data *data, const float *rows);
+/* Ablates the `n` orthonormal rows of `basis` [n, D] at state[index] of every row but the first of its sequence, runs
+ * the model on from there, and leaves the final states in data->changed_final. kl [n_counted]: KL of the model's own
+ * distribution from the changed one. */
+vl_status vl_fidelity_change(double *kl, vl_fidelity_data *data, int index, const double *basis, int n, vl_error *err);
+/* log-softmax of unembed(norm(rows)) for n rows (at most VL_FIDELITY_TILE), [n, V] into out in host memory. */
+enum { VL_FIDELITY_TILE = 64 };
+vl_status vl_fidelity_log_probabilities(float *out, vl_fidelity_data *data, vl_tensor rows, vl_error *err);
+
+#endif
