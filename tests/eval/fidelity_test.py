@@ -3,6 +3,7 @@
 can know nothing about its rows, does not move as the model does. fidelity_test.py VLENS SOURCE OUTPUT"""
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -36,7 +37,8 @@ def check_cell(cell, basis):
 
 def main():
     vlens, source, folder = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]) / "fidelity"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     (folder / "run.yaml").write_text(CONFIG.format(source=source))
 
     def run(*arguments, code=0):

@@ -5,6 +5,7 @@ same evaluation, and the switches do what they say. Screenshots stay in the outp
 report_test.py CHROMIUM VLENS SOURCE OUTPUT"""
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -67,7 +68,8 @@ def check_table(browser, group):
 def main():
     chromium, vlens, source, output = sys.argv[1:]
     folder = pathlib.Path(output) / "report"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     lines = (pathlib.Path(source) / "data/demo/samples.jsonl").read_text().split("\n")[:60]
     (folder / "report.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "report.yaml").write_text(CONFIG.format(source=source))

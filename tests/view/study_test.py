@@ -5,6 +5,7 @@
 study_test.py VLENS SOURCE OUTPUT [CHROMIUM]   (with a browser the index page is opened as well)"""
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -51,7 +52,8 @@ def check_question(question, topk):
 def main():
     vlens, source, output = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
     folder = output / "study"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     rows = (source / "data/demo/samples.jsonl").read_text().split("\n")[:40]
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n")
     (folder / "study.yaml").write_text(CONFIG.format(source=source))
