@@ -6,6 +6,7 @@ page_test.py CHROMIUM VLENS SOURCE OUTPUT   (OUTPUT holds hostile.html and large
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -31,8 +32,9 @@ def make_pages(vlens, source, folder):
     lines = (source / "data/demo/samples.jsonl").read_text().split("\n")[:60]
     (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "view.yaml").write_text(CONFIG.format(source=source))
-    if not (folder / "lens/lens.safetensors").exists():
-        run("train", "view.yaml", "--quiet")
+    for left_over in ("lens", "cache"):
+        shutil.rmtree(folder / left_over, ignore_errors=True)
+    run("train", "view.yaml", "--quiet")
     model = ["--model", str(source / "data/demo/model"), "--image", str(source / "data/demo/images/002.png"),
              "--prompt", PROMPT, "--lens", "lens"]
     reading = json.loads(run("view", *model, "--json", "--out", "page.html"))
