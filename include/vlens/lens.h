@@ -44,6 +44,22 @@ VL_API vl_status vl_lens_check(const vl_lens *lens, const char *fingerprint, int
 VL_API vl_status vl_lens_transform(vl_lens *lens, vl_device *device, int64_t layer, vl_tensor out, vl_tensor h,
                                    vl_error *err);
 
+/* What an adapter does to a state, in numbers. */
+typedef struct vl_lens_diagnosis {
+    bool fitted;           /* false: identity, the logit lens; the rest is 0, condition 1 */
+    double weight_norm;    /* ||A||, Frobenius */
+    double bias_norm;      /* ||b|| */
+    double to_next;        /* ||A_i - A_{i+1}|| / sqrt(||A_i|| ||A_{i+1}||); NaN without a fitted neighbour */
+    bool has_spectrum;     /* the rest: singular values of A and of I + A */
+    double spectral_norm;  /* the largest singular value of A */
+    double effective_rank; /* exp of the entropy of the singular values' shares (Roy and Vetterli, 2007) */
+    double condition;      /* of I + A: the largest singular value over the smallest */
+} vl_lens_diagnosis;
+/* `spectrum` asks for singular values: some 4 D^3 flops a layer. `singular` [D] or NULL: those of A, falling.
+ * Errors: VL_ENOMEM, VL_EINVAL (no such layer), VL_EFORMAT (a value that is not finite). */
+VL_API vl_status vl_lens_diagnose(vl_lens_diagnosis *out, const vl_lens *lens, int64_t layer, bool spectrum,
+                                  float *singular, vl_error *err);
+
 /* ---- fitting ----------------------------------------------------------------------------------------------- */
 
 typedef struct vl_fit_options {

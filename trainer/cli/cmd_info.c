@@ -74,42 +74,6 @@ static vl_status info_cache(const char *path, const cli_common *common, vl_error
     return VL_OK;
 }
 
-/* How far an adapter is from the logit lens: ||A|| (Frobenius) and ||b||. */
-static void print_adapter(const vl_lens *lens, int64_t layer, int64_t d)
-{
-    const float *weight = vl_lens_weight(lens, layer), *bias = vl_lens_bias(lens, layer);
-    const double *kl = vl_lens_get_info(lens)->heldout_kl;
-    double a = 0, b = 0;
-    for (int64_t i = 0; weight && i < d * d; i++)
-        a += (double)weight[i] * (double)weight[i];
-    for (int64_t i = 0; bias && i < d; i++)
-        b += (double)bias[i] * (double)bias[i];
-    printf("%5lld %12.4f %12.4f", (long long)layer, sqrt(a), sqrt(b));
-    if (!bias)
-        printf("  not fitted: the logit lens");
-    else if (kl && !isnan(kl[layer]))
-        printf(" %12.4f", kl[layer]);
-    printf("\n");
-}
-
-static vl_status info_lens(const char *path, const cli_common *common, vl_error *err)
-{
-    (void)common;
-    vl_lens *lens = NULL;
-    vl_status status = vl_lens_open(&lens, path, err);
-    if (status != VL_OK)
-        return status;
-    const vl_lens_info *l = vl_lens_get_info(lens);
-    printf("lens        %s\nmodel       %s\nadapters    %lld, width %lld, %s%s\n", l->path, l->model_id,
-           (long long)l->n_layers, (long long)l->d_model, vl_dtype_name(l->dtype), l->bias_only ? ", bias only" : "");
-    printf("tokens seen %lld\nfingerprint %s\n", (long long)l->tokens_seen, l->fingerprint);
-    printf("%5s %12s %12s %12s\n", "state", "norm of A", "norm of b", "held-out KL");
-    for (int64_t i = 0; i < l->n_layers; i++)
-        print_adapter(lens, i, l->d_model);
-    vl_lens_close(lens);
-    return VL_OK;
-}
-
 static bool holds(const char *path, const char *name)
 {
     char file[4200];
@@ -136,7 +100,10 @@ int cmd_info(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
     const char *path = NULL;
+    bool spectrum = false;
     const cli_option options[] = {
+        {"spectrum", 0, CLI_FLAG, &spectrum, NULL, "of a lens: singular values too (minutes a layer at width 4096)"},
+        {"json", 0, CLI_FLAG, &common.json, NULL, "of a lens: print the result as JSON"},
         {"device", 0, CLI_TEXT, &common.device, "NAME", "auto | cpu | cuda | cuda:N"},
         CLI_OPTIONS_END,
     };
@@ -146,7 +113,7 @@ int cmd_info(const cli_command *self, int argc, char **argv)
     vl_error err = VL_ERROR_INIT;
     cli_kind kind = cli_kind_of(path);
     vl_status status = kind == CLI_CACHE  ? info_cache(path, &common, &err)
-                       : kind == CLI_LENS ? info_lens(path, &common, &err)
+                       : kind == CLI_LENS ? cli_info_lens(path, spectrum, common.json, &err)
                                           : info_model(path, &common, &err);
     return status == VL_OK ? cli_print("") : cli_fail(status, &err);
 }
