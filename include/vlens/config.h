@@ -26,6 +26,7 @@ typedef enum vl_loss_kind {
     VL_OBJECTIVE_JS
 } vl_loss_kind;
 typedef enum vl_targets { VL_TARGETS_OWN = 0, VL_TARGETS_SHUFFLED } vl_targets;
+typedef enum vl_split { VL_SPLIT_HELDOUT = 0, VL_SPLIT_TRAIN } vl_split;
 typedef enum vl_ablation { VL_ABLATION_MEAN = 0, VL_ABLATION_RESAMPLE } vl_ablation;
 typedef enum vl_optimizer { VL_OPTIMIZER_ADAM = 0, VL_OPTIMIZER_SGD, VL_OPTIMIZER_MUON } vl_optimizer;
 typedef enum vl_schedule { VL_SCHEDULE_LINEAR = 0, VL_SCHEDULE_CONSTANT, VL_SCHEDULE_COSINE } vl_schedule;
@@ -107,6 +108,7 @@ typedef struct vl_config {
         int64_t max_tokens;      /* 0: all held-out rows */
         int64_t first_positions; /* rows at the first N positions are a class of their own, "first" */
         bool wrong_picture;      /* control: states of image A, target of image B */
+        vl_split split;          /* which samples: a lens is judged on held-out ones */
         char *baseline;          /* a second lens shown beside this one, e.g. bias-only; NULL */
     } eval;
     struct {

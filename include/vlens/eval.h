@@ -47,7 +47,8 @@ typedef struct vl_eval_options {
     bool allow_other_model;
 } vl_eval_options;
 
-/* Evaluates `lens` on the held-out rows of a cache. The caller frees *out. Errors: VL_EMISMATCH (fingerprint),
+/* Evaluates `lens` on the rows of a cache that eval.split names: the held-out ones. The caller frees *out. Errors:
+ * VL_EMISMATCH (fingerprint),
  * VL_EINVAL (no held-out rows). */
 VL_API vl_status vl_eval_run(vl_eval_result **out, const vl_config *config, vl_cache *cache, vl_lens *lens,
                              vl_device *device, const vl_eval_options *options, const vl_observer *observer,

@@ -148,7 +148,7 @@ static int find_group(const vl_eval_result *result, const char *name)
     return -1;
 }
 
-/* Means over held-out rows of one class (VL_CLASS_COUNT: all), by brute force. */
+/* Means over the rows of eval.split and one class (VL_CLASS_COUNT: all), by brute force. */
 static void check_class(fixture *f, const vl_eval_result *result, int token_class, const char *name)
 {
     const vl_cache_tokens *tokens = vl_cache_get_tokens(f->cache);
@@ -161,7 +161,7 @@ static void check_class(fixture *f, const vl_eval_result *result, int token_clas
         double logit = 0, tuned = 0;
         int64_t n = 0;
         for (int64_t row = 0; row < vl_cache_get_info(f->cache)->n_tokens; row++) {
-            if (!samples->heldout[tokens->sample_row[row]] ||
+            if (samples->heldout[tokens->sample_row[row]] != (f->config->eval.split == VL_SPLIT_HELDOUT) ||
                 (token_class != VL_CLASS_COUNT && tokens->token_class[row] != token_class))
                 continue;
             double h[D], u[D], p[V], q[V];
@@ -204,6 +204,18 @@ static void means_equal_a_plain_computation(void **state)
     check_class(*state, result, VL_LAST, "last");
     check_class(*state, result, VL_CLASS_COUNT, "all");
     vl_eval_free(result);
+}
+
+/* eval.split: train takes the other samples, and only those. */
+static void training_rows_are_evaluated_on_demand(void **state)
+{
+    fixture *f = *state;
+    f->config->eval.split = VL_SPLIT_TRAIN;
+    vl_eval_result *result = evaluate(f);
+    check_class(f, result, VL_IMAGE, "image");
+    check_class(f, result, VL_CLASS_COUNT, "all");
+    vl_eval_free(result);
+    f->config->eval.split = VL_SPLIT_HELDOUT;
 }
 
 static void the_last_state_is_the_model_itself(void **state)
@@ -261,6 +273,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(means_equal_a_plain_computation),
+        cmocka_unit_test(training_rows_are_evaluated_on_demand),
         cmocka_unit_test(the_last_state_is_the_model_itself),
         cmocka_unit_test(another_models_lens_is_refused),
         cmocka_unit_test(every_number_of_the_table_is_in_the_json),

@@ -109,6 +109,8 @@ const vl_option vl_options[] = {
      "report rows at the first N positions apart, as class first (attention sinks)"},
     {"eval.wrong_picture", VL_OPTION_BOOL, AT(eval.wrong_picture), "true", NULL, 0, 0,
      "control: states of one picture against the model's answer to another with the same prompt"},
+    {"eval.split", VL_OPTION_ENUM, AT(eval.split), "heldout", "heldout|train", 0, 0,
+     "heldout: samples the lens never saw; train: those it was fitted on, to see how much it learned by heart"},
     {"eval.baseline", VL_OPTION_TEXT, AT(eval.baseline), "", NULL, 0, 0,
      "a second lens folder shown beside this one (a bias-only lens, say)"},
 

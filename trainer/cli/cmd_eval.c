@@ -52,8 +52,9 @@ int cmd_eval(const cli_command *self, int argc, char **argv)
     const char *lens_path = lens || !config ? lens : config->output;
     if (status == VL_OK)
         status = run(&done, config, device, lens_path, &eval, cli_observer(&common), &err);
-    /* A lens carries its held-out KL with it, unless it was measured on another model's states. */
-    if (status == VL_OK && !eval.allow_other_model)
+    /* A lens carries its held-out KL with it, unless it was measured on another model's states or on
+     * what it was fitted on. */
+    if (status == VL_OK && !eval.allow_other_model && config->eval.split == VL_SPLIT_HELDOUT)
         status = vl_eval_record(done.result, lens_path, &err);
     if (status == VL_OK && out)
         status = vl_eval_write(done.result, out, &err);

@@ -209,6 +209,7 @@ static vl_status prepare(evaluation *e, const vl_config *config, const vl_eval_o
     r->has_pictures = info->n_images > 0;
     r->n_layers = e->n_layers;
     r->metrics = config->eval.metrics | 1u << VL_EVAL_KL;
+    r->heldout = config->eval.split == VL_SPLIT_HELDOUT;
     r->bootstrap = (vl_bootstrap){config->eval.bootstrap, config->eval.seed};
     keep(r->model_id, sizeof r->model_id, info->model_id);
     keep(r->fingerprint, sizeof r->fingerprint, info->fingerprint);

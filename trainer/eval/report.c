@@ -94,6 +94,8 @@ vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
     *out = NULL;
     if (r->other_model)
         vl_str_puts(&text, "Warning: the lens was fitted for another model (fingerprints differ).\n");
+    if (!r->heldout)
+        vl_str_puts(&text, "Rows that the lens was fitted on (eval.split: train): no measure of how good it is.\n");
     for (int g = 0; g < r->n_groups; g++) {
         put_kl_header(&text, r, g);
         for (int64_t s = 0; s <= r->n_layers; s++)
@@ -160,10 +162,11 @@ static json_t *group_json(const vl_eval_result *r, int group)
 vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
 {
     json_t *root =
-        json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:s}", "format", "vlens-eval",
+        json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:s, s:I, s:I, s:s}", "format", "vlens-eval",
                   "version", 1, "vlens_version", r->version, "model", r->model_id, "fingerprint", r->fingerprint,
                   "lens_fingerprint", r->lens_fingerprint, "lens", r->lens_path, "cache", r->cache_path, "other_model",
-                  r->other_model, "n_layers", (json_int_t)r->n_layers, "bootstrap", (json_int_t)r->bootstrap.resamples,
+                  r->other_model, "n_layers", (json_int_t)r->n_layers, "split", r->heldout ? "heldout" : "train",
+                  "bootstrap", (json_int_t)r->bootstrap.resamples,
                   "bootstrap_seed", (json_int_t)r->bootstrap.seed, "baseline", r->baseline_path);
     json_t *groups = json_array();
     for (int g = 0; g < r->n_groups; g++)

@@ -11,6 +11,7 @@ struct vl_eval_result {
     vl_tally tally;
     int64_t wrong_rows; /* in all */
     bool has_baseline, has_pictures;
+    bool heldout;     /* eval.split */
     bool other_model; /* the lens was made for another head: recorded in every output */
     unsigned metrics; /* columns shown */
     vl_bootstrap bootstrap;

@@ -174,9 +174,10 @@ static vl_status index_build(sample_index *index, const vl_cache *cache, vl_erro
     return VL_OK;
 }
 
-/* For each sample the next one (cyclically, in prompt order) that is held out, has the same prompt and another
- * picture; -1 where there is none. `partner` is [S]. */
-static void pair_samples(int64_t *partner, const sample_index *index, const vl_cache_samples *samples, int64_t n)
+/* For each sample the next one (cyclically, in prompt order) of this part of the split that has the same prompt and
+ * another picture; -1 where there is none. `partner` is [S]. */
+static void pair_samples(int64_t *partner, const sample_index *index, const vl_cache_samples *samples, int64_t n,
+                         bool heldout)
 {
     for (int64_t i = 0; i < n; i++)
         partner[i] = -1;
@@ -189,7 +190,8 @@ static void pair_samples(int64_t *partner, const sample_index *index, const vl_c
             int64_t sample = index->order[begin + i];
             for (int64_t step = 1; step < size && partner[sample] < 0; step++) {
                 int64_t other = index->order[begin + (i + step) % size];
-                if (samples->heldout[other] && index->first_image[sample] >= 0 && index->first_image[other] >= 0 &&
+                if (samples->heldout[other] == heldout && index->first_image[sample] >= 0 &&
+                    index->first_image[other] >= 0 &&
                     index->cluster[other] != index->cluster[sample])
                     partner[sample] = other;
             }
@@ -247,6 +249,7 @@ vl_status vl_eval_rows_select(vl_eval_rows *out, const vl_config *config, const 
     sample_index index = {0};
     vl_status status = VL_OK;
     int64_t *partner = vl_alloc((size_t)info->n_samples, sizeof *partner);
+    bool heldout = config->eval.split == VL_SPLIT_HELDOUT;
     size_t n = (size_t)info->n_tokens;
     *out = (vl_eval_rows){
         .row = vl_alloc(n, 8), .partner = vl_alloc(n, 8), .group = vl_alloc(n, 1), .cluster = vl_alloc(n, 4)};
@@ -256,19 +259,18 @@ vl_status vl_eval_rows_select(vl_eval_rows *out, const vl_config *config, const 
     }
     VL_GOTO(index_build(&index, cache, err));
     if (config->eval.wrong_picture)
-        pair_samples(partner, &index, samples, info->n_samples);
+        pair_samples(partner, &index, samples, info->n_samples, heldout);
     else
         for (int64_t i = 0; i < info->n_samples; i++)
             partner[i] = -1;
     int64_t limit = config->eval.max_tokens ? config->eval.max_tokens : info->n_tokens;
     for (int64_t s = 0; s < info->n_samples; s++)
-        if (samples->heldout[s] && out->n + index.start[s + 1] - index.start[s] <= limit)
+        if (samples->heldout[s] == heldout && out->n + index.start[s + 1] - index.start[s] <= limit)
             add_sample(out, config, vl_cache_get_tokens(cache), &index, s, partner[s]);
     if (out->n == 0)
         status = vl_fail(err, VL_EINVAL,
-                         "%s: no held-out rows to evaluate (data.heldout is 0, or eval.max_tokens is "
-                         "below one sample)",
-                         info->path);
+                         "%s: no %s rows to evaluate (data.heldout is %s, or eval.max_tokens is below one sample)",
+                         info->path, heldout ? "held-out" : "training", heldout ? "0" : "1");
     else
         renumber_clusters(out, partner, info->n_samples);
 done:

@@ -18,7 +18,7 @@ typedef struct vl_eval_rows {
     int64_t n_partners;
 } vl_eval_rows;
 
-/* Held-out rows (at most eval.max_tokens, whole samples from the front). */
+/* Rows of eval.split (at most eval.max_tokens, whole samples from the front). */
 vl_status vl_eval_rows_select(vl_eval_rows *out, const vl_config *config, const vl_cache *cache, vl_error *err);
 void vl_eval_rows_clear(vl_eval_rows *rows);
 /* Whether a row of finest group `group` counts in `target`. */
