@@ -51,6 +51,12 @@ void vl_map_close(vl_map *map)
     *map = (vl_map){NULL, 0};
 }
 
+void vl_map_expect(const void *data, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data / page * page;
+    posix_madvise((void *)begin, (uintptr_t)data + bytes - begin, POSIX_MADV_WILLNEED);
+}
+
 vl_status vl_file_read(char **out, size_t *size, const char *path, size_t limit, vl_error *err)
 {
     int fd;

@@ -17,6 +17,8 @@ typedef struct vl_map {
 /* Errors: VL_EIO (missing, a directory, unreadable). */
 vl_status vl_map_open(vl_map *out, const char *path, vl_error *err);
 void vl_map_close(vl_map *map);
+/* Says that a part of some map will be read soon: it is brought into memory meanwhile. Advice; it cannot fail. */
+void vl_map_expect(const void *data, size_t bytes);
 
 /* Reads a file of at most `limit` bytes; *out is NUL-terminated (the NUL is not counted) and freed by the
  * caller with vl_free. Errors: VL_EIO, VL_EFORMAT (larger than the limit), VL_ENOMEM. */

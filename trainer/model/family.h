@@ -28,6 +28,8 @@ typedef struct vl_family {
     void (*end)(const vl_model *model, vl_pass *pass);
     /* State 0 of all rows of the pass. */
     vl_status (*embed)(const vl_model *model, vl_pass *pass, vl_error *err);
+    /* Asks for the weights of block `layer` to be read from their file. */
+    void (*expect)(const vl_model *model, int layer);
     /* x = block `layer` of x. */
     vl_status (*block)(const vl_model *model, vl_pass *pass, int layer, vl_error *err);
 } vl_family;
@@ -50,6 +52,8 @@ struct vl_model {
     vl_model_info info;
 };
 
+/* vl_family.expect of a decoder that is a LLaMA. */
+void vl_expect_llama(const vl_model *model, int layer);
 /* State 0 from the token table alone: ids of all sequences, those of picture rows as `image_id`. */
 vl_status vl_embed_sequences(const vl_model *model, vl_pass *pass, int32_t image_id, vl_error *err);
 

@@ -23,6 +23,11 @@ done:
     return status;
 }
 
+void vl_expect_llama(const vl_model *model, int layer)
+{
+    vl_llama_expect(&model->text, layer);
+}
+
 /* ---- the driver -------------------------------------------------------------------------------------------- */
 
 static vl_status check(const vl_model *model, const vl_forward *forward, vl_error *err)
@@ -83,6 +88,8 @@ static vl_status run(const vl_model *model, const vl_forward *forward, vl_pass *
         VL_TRY(tap(forward, pass, state, err));
         if (state == stop)
             return vl_device_sync(pass->device, err);
+        if (state + 1 < stop) /* the next block's weights come from the disk while this one computes */
+            model->family->expect(model, state + 1);
         VL_TRY(model->family->block(model, pass, state, err));
     }
 }

@@ -21,6 +21,22 @@ void vl_mlp_free(vl_device *device, vl_mlp *mlp)
     vl_linear_free(device, &mlp->down);
 }
 
+void vl_mlp_expect(const vl_mlp *mlp)
+{
+    vl_linear_expect(&mlp->gate);
+    vl_linear_expect(&mlp->up);
+    vl_linear_expect(&mlp->down);
+}
+
+void vl_llama_expect(const vl_llama *llama, int layer)
+{
+    const vl_llama_block *block = &llama->blocks[layer];
+    const vl_linear *all[] = {&block->q, &block->k, &block->v, &block->o};
+    for (int i = 0; i < 4; i++)
+        vl_linear_expect(all[i]);
+    vl_mlp_expect(&block->mlp);
+}
+
 static vl_status load_block(vl_llama_block *out, const vl_scope *scope, const vl_text_config *text, vl_error *err)
 {
     int64_t d = text->hidden_size, e = text->head_dim;

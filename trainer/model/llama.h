@@ -35,6 +35,9 @@ void vl_llama_free(vl_llama *llama, vl_device *device);
 /* mlp.* of layers.<layer>. */
 vl_status vl_mlp_load(vl_mlp *out, const vl_scope *scope, const vl_text_config *text, vl_error *err);
 void vl_mlp_free(vl_device *device, vl_mlp *mlp);
+/* Asks for the weights of a block, or of an MLP, to be read from their file: they are needed next. */
+void vl_mlp_expect(const vl_mlp *mlp);
+void vl_llama_expect(const vl_llama *llama, int layer);
 
 /* x [M, D] = rows `ids` [M] (host memory) of the token table. Errors: VL_EINVAL (an id outside the table). */
 vl_status vl_llama_embed(const vl_llama *llama, vl_pass *pass, const int32_t *ids, vl_error *err);

@@ -21,4 +21,5 @@ static vl_status llama_block(const vl_model *model, vl_pass *pass, int layer, vl
     return vl_llama_run_block(&model->text, pass, layer, err);
 }
 
-const vl_family vl_family_llama = {.wrap = llama_wrap, .embed = llama_embed, .block = llama_block};
+const vl_family vl_family_llama = {
+    .wrap = llama_wrap, .embed = llama_embed, .expect = vl_expect_llama, .block = llama_block};

@@ -271,4 +271,5 @@ const vl_family vl_family_llava = {.open = llava_open,
                                    .place = llava_place,
                                    .picture = llava_picture,
                                    .embed = llava_embed,
+                                   .expect = vl_expect_llama,
                                    .block = llava_block};

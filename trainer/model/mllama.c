@@ -117,15 +117,32 @@ static vl_status mllama_embed(const vl_model *model, vl_pass *pass, vl_error *er
     return vl_embed_sequences(model, pass, -1, err);
 }
 
+/* Which of the blocks of cross-attention a layer is; n_cross where it is none of them. */
+static int cross_index(const vl_text_config *text, int layer)
+{
+    int index = 0;
+    while (index < text->n_cross && text->cross_attention_layers[index] != layer)
+        index++;
+    return index;
+}
+
+static void mllama_expect(const vl_model *model, int layer)
+{
+    const vl_mllama *mllama = model->parts;
+    int index = cross_index(&model->config.text, layer);
+    if (index == model->config.text.n_cross)
+        vl_llama_expect(&model->text, layer);
+    else
+        vl_cross_block_expect(&mllama->blocks[index]);
+}
+
 /* Without pictures a cross-attention block is skipped, and the next state repeats this one. The pictures are encoded
  * when the first block needs them: a forward that stops before it, or starts behind the last one, never does. */
 static vl_status mllama_block(const vl_model *model, vl_pass *pass, int layer, vl_error *err)
 {
     const vl_text_config *text = &model->config.text;
     vl_mllama_context *context = pass->context;
-    int index = 0;
-    while (index < text->n_cross && text->cross_attention_layers[index] != layer)
-        index++;
+    int index = cross_index(text, layer);
     if (index == text->n_cross)
         return vl_llama_run_block(&model->text, pass, layer, err);
     if (!context)
@@ -143,4 +160,5 @@ const vl_family vl_family_mllama = {.open = mllama_open,
                                     .begin = mllama_begin,
                                     .end = mllama_end,
                                     .embed = mllama_embed,
+                                    .expect = mllama_expect,
                                     .block = mllama_block};

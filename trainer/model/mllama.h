@@ -45,6 +45,8 @@ vl_status vl_mllama_place(vl_sequence *sequence, const vl_hf_config *config, vl_
 /* *out is freed with vl_cross_block_free, also after a failure. */
 vl_status vl_cross_block_load(vl_cross_block *out, vl_loader *loader, int layer, vl_error *err);
 void vl_cross_block_free(vl_cross_block *block, vl_device *device);
+/* As vl_llama_expect. */
+void vl_cross_block_expect(const vl_cross_block *block);
 
 /* What a pass keeps of its pictures. */
 typedef struct vl_mllama_context {

@@ -39,6 +39,14 @@ void vl_cross_block_free(vl_cross_block *block, vl_device *device)
     *block = (vl_cross_block){0};
 }
 
+void vl_cross_block_expect(const vl_cross_block *block)
+{
+    const vl_linear *all[] = {&block->q, &block->k, &block->v, &block->o};
+    for (int i = 0; i < 4; i++)
+        vl_linear_expect(all[i]);
+    vl_mlp_expect(&block->mlp);
+}
+
 /* ---- forward ----------------------------------------------------------------------------------------------- */
 
 /* Keys and values of all pictures, [S, K*E]. With a KV cache they are computed with the prompt and kept. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "trainer/base/file.h"
 #include "trainer/base/half.h"
 #include "trainer/base/mem.h"
 
@@ -30,14 +31,20 @@ static vl_status find(const vl_weight_view **out, const vl_scope *scope, const c
     return VL_OK;
 }
 
-vl_status vl_load_matrix(vl_matrix **out, const vl_scope *scope, const char *name, vl_hf_shape shape, vl_error *err)
+static vl_status make_matrix(vl_matrix **out, const vl_scope *scope, const vl_weight_view *view, vl_hf_shape shape,
+                             vl_error *err)
 {
-    const vl_weight_view *view;
-    VL_TRY(find(&view, scope, name, shape, err));
     vl_matrix_args args = {view->data, view->dtype, shape.size[0], 1, scope->loader->precision, false};
     for (int i = 1; i < shape.ndim; i++)
         args.n_in *= shape.size[i];
     return vl_matrix_new(out, scope->loader->device, &args, err);
+}
+
+vl_status vl_load_matrix(vl_matrix **out, const vl_scope *scope, const char *name, vl_hf_shape shape, vl_error *err)
+{
+    const vl_weight_view *view;
+    VL_TRY(find(&view, scope, name, shape, err));
+    return make_matrix(out, scope, view, shape, err);
 }
 
 /* Stored numbers may lie at any address (a one-element bf16 tensor shifts all that follow it). */
@@ -100,8 +107,12 @@ vl_status vl_load_linear(vl_linear *out, const vl_scope *scope, const char *name
                          vl_error *err)
 {
     char full[64];
+    const vl_weight_view *view;
     snprintf(full, sizeof full, "%s.weight", name);
-    VL_TRY(vl_load_matrix(&out->weight, scope, full, shape, err));
+    VL_TRY(find(&view, scope, full, shape, err));
+    out->file = view->data;
+    out->file_bytes = view->bytes;
+    VL_TRY(make_matrix(&out->weight, scope, view, shape, err));
     if (!bias)
         return VL_OK;
     snprintf(full, sizeof full, "%s.bias", name);
@@ -113,6 +124,11 @@ void vl_linear_free(vl_device *device, vl_linear *linear)
     vl_matrix_free(device, linear->weight);
     vl_device_free(device, linear->bias.data);
     *linear = (vl_linear){0};
+}
+
+void vl_linear_expect(const vl_linear *linear)
+{
+    vl_map_expect(linear->file, linear->file_bytes);
 }
 
 vl_status vl_linear_apply(vl_device *device, const vl_linear *linear, vl_tensor out, vl_tensor x, vl_error *err)

@@ -30,6 +30,8 @@ vl_scope vl_scope_make(vl_loader *loader, vl_hf_part part, const char *format, .
 typedef struct vl_linear {
     vl_matrix *weight; /* [n_out, n_in] */
     vl_tensor bias;    /* [n_out] f32; data NULL where there is none */
+    const void *file;  /* the weight in its mapped file */
+    size_t file_bytes;
 } vl_linear;
 
 /* <prefix><name>.weight and, with `bias`, <prefix><name>.bias. A convolution [n_out, C, p, p] is read as a matrix
@@ -37,6 +39,8 @@ typedef struct vl_linear {
 vl_status vl_load_linear(vl_linear *out, const vl_scope *scope, const char *name, vl_hf_shape shape, bool bias,
                          vl_error *err);
 void vl_linear_free(vl_device *device, vl_linear *linear);
+/* Asks for the weight to be read from its file, as it is needed next. */
+void vl_linear_expect(const vl_linear *linear);
 /* out [M, n_out] = x [M, n_in] W^T + b. */
 vl_status vl_linear_apply(vl_device *device, const vl_linear *linear, vl_tensor out, vl_tensor x, vl_error *err);
 
