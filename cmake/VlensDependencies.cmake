@@ -13,4 +13,6 @@ pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
 find_library(OPENBLAS_LIBRARY openblas PATHS /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}/openblas-openmp NO_DEFAULT_PATH REQUIRED)
 find_path(DNNL_INCLUDE_DIR dnnl.h REQUIRED)
 find_library(DNNL_LIBRARY dnnl REQUIRED)
+# Several machines: optional. Without it the program runs as one process.
+pkg_check_modules(MPI IMPORTED_TARGET ompi-c)
 find_path(STB_INCLUDE_DIR stb_image.h PATH_SUFFIXES stb REQUIRED)

@@ -10,6 +10,7 @@
 #include <vlens/config.h>
 #include <vlens/model.h>
 #include <vlens/progress.h>
+#include <vlens/team.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -17,18 +18,19 @@ extern "C" {
 
 /* What a caching run will do or has done. */
 typedef struct vl_cache_plan {
-    int64_t n_samples, n_heldout;   /* samples in all, and held out */
+    int64_t n_samples, n_heldout; /* samples in all, and held out */
     int64_t n_images, n_heldout_images;
-    int64_t n_forward_tokens;       /* rows that the model runs */
+    int64_t n_forward_tokens;         /* rows that the model runs */
     int64_t n_tokens[VL_CLASS_COUNT]; /* rows that are kept, by class */
-    int64_t n_bytes;                /* on disk, states only */
-    double seconds;                 /* estimated from the first batch (dry run: one measured batch), or taken */
-    int64_t n_resumed_tokens;       /* rows found in whole shards of an earlier run */
+    int64_t n_bytes;                  /* on disk, states only */
+    double seconds;                   /* estimated from the first batch (dry run: one measured batch), or taken */
+    int64_t n_resumed_tokens;         /* rows found in whole shards of an earlier run */
 } vl_cache_plan;
 
 typedef struct vl_cache_build_options {
-    bool dry_run; /* count and estimate; write nothing */
-    bool fresh;   /* throw an existing cache away */
+    bool dry_run;        /* count and estimate; write nothing */
+    bool fresh;          /* throw an existing cache away */
+    const vl_team *team; /* NULL: one process. Members make shards of their own, the first writes the index */
 } vl_cache_build_options;
 
 /* Runs the model over config->data and writes config->cache.dir. Goes on from whole shards of an interrupted run.
@@ -45,11 +47,11 @@ typedef struct vl_cache vl_cache;
 
 typedef struct vl_cache_info {
     const char *path;
-    int64_t n_tokens;  /* N */
-    int64_t n_states;  /* L + 1 */
-    int64_t d_model;   /* D */
+    int64_t n_tokens; /* N */
+    int64_t n_states; /* L + 1 */
+    int64_t d_model;  /* D */
     int64_t vocab_size;
-    vl_dtype dtype;    /* of /states */
+    vl_dtype dtype; /* of /states */
     int64_t n_samples, n_images, n_shards;
     const char *fingerprint; /* computed from /head where the file lacks it */
     const char *model_id, *model_type, *created, *vlens_version, *config; /* "" where absent */
@@ -65,20 +67,20 @@ VL_API const vl_cache_info *vl_cache_get_info(const vl_cache *cache);
 /* Per-row columns, read at open; borrowed. */
 typedef struct vl_cache_tokens {
     const int32_t *id, *next_id, *position, *sample, *image; /* [N]; `sample` is a number found in samples.id */
-    const int32_t *sample_row;   /* [N] the row of /samples that `sample` names */
-    const uint8_t *token_class;  /* [N] vl_token_class */
-    const int16_t (*patch)[3];   /* [N] tile, row, column; -1 for text */
-    const uint64_t *visible;     /* [N] or NULL */
+    const int32_t *sample_row;                               /* [N] the row of /samples that `sample` names */
+    const uint8_t *token_class;                              /* [N] vl_token_class */
+    const int16_t (*patch)[3];                               /* [N] tile, row, column; -1 for text */
+    const uint64_t *visible;                                 /* [N] or NULL */
 } vl_cache_tokens;
 VL_API const vl_cache_tokens *vl_cache_get_tokens(const vl_cache *cache);
 typedef struct vl_cache_samples {
-    const int64_t *id;           /* [S] */
-    const uint8_t *heldout;      /* [S] 1: held out */
-    const char *const *prompt;   /* [S] */
-    const char *const *answer;   /* [S] or NULL */
+    const int64_t *id;               /* [S] */
+    const uint8_t *heldout;          /* [S] 1: held out */
+    const char *const *prompt;       /* [S] */
+    const char *const *answer;       /* [S] or NULL */
     const char *const *image_path;   /* [n_images] */
     const char *const *image_sha256; /* [n_images] */
-    const int32_t *image_sample; /* [n_images] the sample's number, as in /images/sample */
+    const int32_t *image_sample;     /* [n_images] the sample's number, as in /images/sample */
 } vl_cache_samples;
 VL_API const vl_cache_samples *vl_cache_get_samples(const vl_cache *cache);
 /* Text of token `id` where the cache holds a vocabulary; NULL otherwise. */

@@ -36,7 +36,7 @@ typedef struct vl_eval_cell {
 } vl_eval_cell;
 
 typedef struct vl_eval_group {
-    const char *name; /* "text", "image", "last", "generated", "all-text", "all", "first" */
+    const char *name;       /* "text", "image", "last", "generated", "all-text", "all", "first" */
     int64_t rows, clusters; /* clusters: images, or samples without one */
     int64_t wrong_picture_rows;
 } vl_eval_group;
@@ -45,6 +45,7 @@ typedef struct vl_eval_result vl_eval_result;
 
 typedef struct vl_eval_options {
     bool allow_other_model;
+    const vl_team *team; /* NULL: one process. Members measure states of their own; each gets the whole result */
 } vl_eval_options;
 
 /* Evaluates `lens` on the rows of a cache that eval.split names: the held-out ones. The caller frees *out. Errors:

@@ -21,7 +21,7 @@ typedef struct vl_lens_info {
     int64_t d_model, n_layers; /* n_layers adapters, for states 0..n_layers-1 */
     const char *fingerprint;
     const char *model_id;
-    const char *config;     /* YAML text of the run, "" where unknown */
+    const char *config; /* YAML text of the run, "" where unknown */
     int64_t tokens_seen;
     const double *heldout_kl; /* [n_layers] or NULL: all kept classes, as eval prints them */
     bool bias_only;
@@ -63,8 +63,9 @@ VL_API vl_status vl_lens_diagnose(vl_lens_diagnosis *out, const vl_lens *lens, i
 /* ---- fitting ----------------------------------------------------------------------------------------------- */
 
 typedef struct vl_fit_options {
-    bool fresh;             /* start over although a checkpoint lies in the output folder */
+    bool fresh; /* start over although a checkpoint lies in the output folder */
     bool allow_other_model;
+    const vl_team *team; /* NULL: one process. Members own layers; the first writes the lens and has the whole result */
 } vl_fit_options;
 
 typedef struct vl_fit_result {
@@ -79,7 +80,8 @@ typedef struct vl_fit_result {
 VL_API void vl_fit_result_clear(vl_fit_result *result);
 
 /* Fits the adapters on the training part of a cache and writes config->output. Goes on from the checkpoint in
- * <output>/checkpoint.safetensors with the same bits as an unbroken run. VL_ECANCELLED: a checkpoint was saved. */
+ * <output>/checkpoint*.safetensors with the same bits as an unbroken run, also with a team of another size.
+ * VL_ECANCELLED: a checkpoint was saved. */
 VL_API vl_status vl_fit_run(vl_fit_result *result, const vl_config *config, vl_cache *cache, vl_device *device,
                             const vl_fit_options *options, const vl_observer *observer, vl_error *err);
 

@@ -26,6 +26,7 @@
 #include <vlens/model.h>
 #include <vlens/progress.h>
 #include <vlens/study.h>
+#include <vlens/team.h>
 #include <vlens/tensor.h>
 #include <vlens/tokenizer.h>
 #include <vlens/version.h>

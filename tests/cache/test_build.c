@@ -76,7 +76,7 @@ static void on_message(void *user, int is_warning, const char *line)
 
 static vl_status build(session *s, vl_cache_plan *plan, bool dry_run, bool fresh)
 {
-    vl_cache_build_options options = {dry_run, fresh};
+    vl_cache_build_options options = {.dry_run = dry_run, .fresh = fresh};
     vl_observer observer = {on_progress, on_message, s};
     s->messages[0] = 0;
     s->calls = 0;
@@ -300,7 +300,7 @@ static void test_settings(void **state)
         const char *key, *other, *back;
     } cases[] = {{"cache.positions.image", "6", "5"}, {"data.heldout", "0.2", "0.3"},    {"data.seed", "1", "42"},
                  {"cache.dtype", "float32", "auto"},  {"data.exif", "false", "true"},    {"data.max_samples", "3", "0"},
-                 {"data.max_tokens", "500", "0"},   {"cache.shard_tokens", "41", "40"}};
+                 {"data.max_tokens", "500", "0"},     {"cache.shard_tokens", "41", "40"}};
     assert_int_equal(session_open(&s, LLAVA), VL_OK);
     set_samples(&s, *state, SAMPLES);
     must_build(&s, &first);

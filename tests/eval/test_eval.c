@@ -241,7 +241,7 @@ static void another_models_lens_is_refused(void **state)
     assert_int_equal(vl_eval_run(&result, f->config, f->cache, lens, f->device, NULL, NULL, &err), VL_EMISMATCH);
     assert_null(result);
     assert_non_null(strstr(err.message, vl_cache_get_info(f->cache)->fingerprint));
-    vl_eval_options allow = {true};
+    vl_eval_options allow = {.allow_other_model = true};
     assert_int_equal(vl_eval_run(&result, f->config, f->cache, lens, f->device, &allow, NULL, &err), VL_OK);
     char *text = NULL;
     assert_int_equal(vl_eval_json(&text, result, &err), VL_OK);

@@ -148,12 +148,11 @@ static vl_status add_entry(vl_batch *batch, int64_t index, vl_error *err)
     return VL_OK;
 }
 
-vl_status vl_batch_collect(vl_batch *batch, int64_t *next, int64_t shard_rows, vl_error *err)
+vl_status vl_batch_collect(vl_batch *batch, int64_t *next, int64_t end, vl_error *err)
 {
     vl_cache_job *job = batch->job;
     const vl_config *config = job->config;
-    while (*next < job->samples.n && batch->n_tokens < config->cache.batch_tokens &&
-           shard_rows + batch->n_rows < config->cache.shard_tokens) {
+    while (*next < end && batch->n_tokens < config->cache.batch_tokens) {
         vl_status status = add_entry(batch, *next, err);
         if (status != VL_OK)
             return vl_sample_prefix(err, status, &job->samples, &job->samples.items[*next]);

@@ -10,22 +10,20 @@
 
 /* ---- running ----------------------------------------------------------------------------------------------- */
 
-/* Batches never cross the border of a shard: a run that is resumed there forms the same batches as an unbroken one, so
- * that even sums which depend on the shape of a batch come out with the same bits. */
-static vl_status run_batches(vl_cache_job *job, vl_batch *batch, vl_write_queue *queue, int64_t next, vl_error *err)
+/* Batches never cross the border of a shard: a run that is resumed there, or shared out, forms the same batches as an
+ * unbroken one, so that even sums which depend on the shape of a batch come out with the same bits. */
+static vl_status run_shard(vl_cache_job *job, vl_batch *batch, vl_write_queue *queue, int64_t number, vl_error *err)
 {
-    int64_t shard_rows = 0;
-    while (next < job->samples.n) {
-        VL_TRY(vl_batch_collect(batch, &next, shard_rows, err));
-        int64_t rows = vl_batch_rows(batch);
-        VL_TRY(vl_batch_run(batch, queue, shard_rows, err));
-        shard_rows += rows;
-        if (shard_rows >= job->config->cache.shard_tokens || next == job->samples.n) {
-            VL_TRY(vl_queue_finish_shard(queue, err));
-            shard_rows = 0;
-        }
+    const vl_shard_range *range = &job->shards[number];
+    int64_t rows = 0, next = range->first, end = range->first + range->n;
+    vl_queue_start_shard(queue, number);
+    while (next < end) {
+        VL_TRY(vl_batch_collect(batch, &next, end, err));
+        int64_t more = vl_batch_rows(batch);
+        VL_TRY(vl_batch_run(batch, queue, rows, err));
+        rows += more;
     }
-    return VL_OK;
+    return vl_queue_finish_shard(queue, err);
 }
 
 static void report_faults(const vl_cache_job *job, vl_batch_faults faults)
@@ -40,16 +38,17 @@ static void report_faults(const vl_cache_job *job, vl_batch_faults faults)
                        (long long)faults.not_finite, (long long)faults.state, (long long)faults.sample);
 }
 
-static vl_status run(vl_cache_job *job, const vl_resume *resume, vl_error *err)
+static vl_status run(vl_cache_job *job, vl_error *err)
 {
     vl_batch *batch = NULL;
     vl_write_queue *queue = NULL;
-    vl_queue_spec spec = {job->directory, &job->meta, resume->n_shards, job->chunk_rows};
+    vl_queue_spec spec = {job->directory, &job->meta, job->chunk_rows};
     vl_status status = vl_batch_new(&batch, job, err);
     if (status == VL_OK)
         status = vl_queue_open(&queue, &spec, err);
-    if (status == VL_OK)
-        status = run_batches(job, batch, queue, resume->next_sample, err);
+    for (int64_t i = 0; i < job->n_shards && status == VL_OK; i++)
+        if (job->shards[i].maker == vl_team_rank(job->team))
+            status = run_shard(job, batch, queue, i, err);
     vl_status closed = vl_queue_close(queue, status == VL_OK ? err : NULL);
     if (batch)
         report_faults(job, vl_batch_get_faults(batch));
@@ -57,19 +56,27 @@ static vl_status run(vl_cache_job *job, const vl_resume *resume, vl_error *err)
     return status != VL_OK ? status : closed;
 }
 
-/* Seconds that all samples from `first` on will take, by the first batch of them; nothing is written. */
-static vl_status measure(double *seconds, vl_cache_job *job, int64_t first, vl_error *err)
+/* Rows that the shards of one maker take to run; of whole shards (-1). */
+static int64_t count_rows(const vl_cache_job *job, int maker)
+{
+    int64_t rows = 0;
+    for (int64_t k = 0; k < job->n_shards; k++)
+        for (int64_t i = 0; i < job->shards[k].n && job->shards[k].maker == maker; i++)
+            rows += job->n_forward[job->shards[k].first + i];
+    return rows;
+}
+
+/* Seconds that the missing shards will take, by the first batch of them; nothing is written. */
+static vl_status measure(double *seconds, vl_cache_job *job, vl_error *err)
 {
     vl_batch *batch;
-    int64_t next = first, left = 0;
+    int64_t next = vl_job_first_missing(job), left = job->total - count_rows(job, -1);
     *seconds = 0;
-    for (int64_t i = first; i < job->samples.n; i++)
-        left += job->n_forward[i];
     if (left == 0)
         return VL_OK;
     VL_TRY(vl_batch_new(&batch, job, err));
     double start = vl_clock();
-    vl_status status = vl_batch_collect(batch, &next, 0, err);
+    vl_status status = vl_batch_collect(batch, &next, job->samples.n, err);
     int64_t tokens = vl_batch_tokens(batch);
     if (status == VL_OK)
         status = vl_batch_run(batch, NULL, 0, err);
@@ -92,7 +99,7 @@ static const char **find_pieces(const vl_cache_job *job)
     return pieces;
 }
 
-static vl_status write_index(vl_cache_job *job, int64_t n_shards, vl_error *err)
+static vl_status write_index(vl_cache_job *job, vl_error *err)
 {
     vl_status status = VL_OK;
     char now[32];
@@ -107,28 +114,12 @@ static vl_status write_index(vl_cache_job *job, int64_t n_shards, vl_error *err)
     if (!pieces)
         VL_GOTO(vl_fail_nomem(err, "vocabulary"));
     VL_GOTO(vl_config_write(&meta.config, job->config, err));
-    vl_index_spec spec = {job->directory, &meta, n_shards, &job->head, pieces};
+    vl_index_spec spec = {job->directory, &meta, job->n_shards, &job->head, pieces};
     VL_GOTO(vl_index_write(&spec, err));
 done:
     vl_release(meta.config);
     vl_free(pieces);
     return status;
-}
-
-/* Shards that the run will have written, as run_batches cuts them. */
-static vl_status count_shards(int64_t *n, const vl_cache_job *job, vl_error *err)
-{
-    char name[VL_SHARD_NAME_SIZE];
-    bool there = true;
-    for (*n = 0; there; *n += there) {
-        vl_shard_name(name, *n);
-        char *path = vl_path_join(job->directory, name);
-        if (!path)
-            return vl_fail_nomem(err, name);
-        there = vl_path_exists(path);
-        vl_free(path);
-    }
-    return VL_OK;
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------- */
@@ -138,6 +129,7 @@ static vl_status prepare(vl_cache_job *job, vl_cache_plan *plan, vl_error *err)
     VL_TRY(vl_job_read(job, err));
     VL_TRY(vl_job_split(job, err));
     VL_TRY(vl_job_count(job, err));
+    VL_TRY(vl_job_cut(job, err));
     vl_job_plan(plan, job);
     if (plan->n_images > 0)
         vl_job_message(job, false, "held out %lld of %lld images (%lld of %lld samples)",
@@ -149,31 +141,53 @@ static vl_status prepare(vl_cache_job *job, vl_cache_plan *plan, vl_error *err)
     return VL_OK;
 }
 
-static vl_status dry_run(vl_cache_job *job, vl_cache_plan *plan, bool fresh, vl_error *err)
+/* The rows of whole shards, and room for the others. */
+static vl_status look_at_disk(vl_cache_job *job, vl_cache_plan *plan, vl_error *err)
 {
-    vl_resume resume = {0, 0, 0};
-    if (!fresh)
-        VL_TRY(vl_job_find_shards(&resume, job, err));
-    plan->n_resumed_tokens = resume.n_rows;
-    VL_TRY(vl_job_check_space(job, resume.next_sample, err));
-    return measure(&plan->seconds, job, resume.next_sample, err);
+    VL_TRY(vl_job_find_shards(job, err));
+    for (int64_t i = 0; i < job->n_shards; i++)
+        plan->n_resumed_tokens += job->shards[i].whole ? job->shards[i].rows : 0;
+    return vl_job_check_space(job, vl_job_first_missing(job), err);
 }
 
-/* Removes the index and shards behind the whole ones: an index must never list a shard of another time. */
-static vl_status clear_rest(const vl_cache_job *job, const vl_resume *resume, vl_error *err)
+static vl_status dry_run(vl_cache_job *job, vl_cache_plan *plan, bool fresh, vl_error *err)
 {
-    int64_t n;
-    VL_TRY(count_shards(&n, job, err));
-    for (int64_t i = n; i >= resume->n_shards; i--) {
+    if (vl_team_rank(job->team) > 0)
+        return VL_OK;
+    if (fresh)
+        VL_TRY(vl_job_check_space(job, 0, err));
+    else
+        VL_TRY(look_at_disk(job, plan, err));
+    return measure(&plan->seconds, job, err);
+}
+
+static vl_status remove_file(const vl_cache_job *job, const char *name, bool *removed, vl_error *err)
+{
+    char *path = vl_path_join(job->directory, name);
+    if (!path)
+        return vl_fail_nomem(err, name);
+    *removed = remove(path) == 0;
+    vl_free(path);
+    return VL_OK;
+}
+
+/* The first member takes the folder for all and makes it ready while the others wait: no index (it must never list a
+ * shard of another time), and no shards behind the last. */
+static vl_status make_ready(const vl_cache_job *job, bool fresh, vl_lock *lock, vl_error *err)
+{
+    bool removed;
+    if (vl_team_rank(job->team) > 0)
+        return VL_OK;
+    VL_TRY(vl_make_directories(job->directory, err));
+    VL_TRY(vl_lock_take(lock, job->directory, err));
+    if (lock->stale[0])
+        vl_job_message(job, false, "%s: the run before was cut off (%s)", job->directory, lock->stale);
+    VL_TRY(vl_cache_remove_files(job->directory, !fresh, err));
+    VL_TRY(remove_file(job, "index.h5", &removed, err));
+    for (int64_t i = job->n_shards; removed || i == job->n_shards; i++) {
         char name[VL_SHARD_NAME_SIZE];
-        snprintf(name, sizeof name, "index.h5");
-        if (i < n)
-            vl_shard_name(name, i);
-        char *path = vl_path_join(job->directory, name);
-        if (!path)
-            return vl_fail_nomem(err, name);
-        remove(path);
-        vl_free(path);
+        vl_shard_name(name, i);
+        VL_TRY(remove_file(job, name, &removed, err));
     }
     return VL_OK;
 }
@@ -191,26 +205,39 @@ static vl_status count_generated(const vl_cache_job *job, vl_cache_plan *plan, v
     return VL_OK;
 }
 
-static vl_status build(vl_cache_job *job, vl_cache_plan *plan, bool fresh, vl_error *err)
+static void say_start(const vl_cache_job *job, const vl_cache_plan *plan)
 {
-    vl_resume resume;
-    int64_t n_shards, resumed_tokens = 0;
+    int64_t whole = 0, missing;
+    if (vl_team_rank(job->team) > 0)
+        return;
+    for (int64_t i = 0; i < job->n_shards; i++)
+        whole += job->shards[i].whole;
+    missing = job->n_shards - whole;
+    if (whole > 0)
+        vl_job_message(job, false, "going on with %lld whole shards (%lld tokens)", (long long)whole,
+                       (long long)plan->n_resumed_tokens);
+    if (vl_team_size(job->team) > 1)
+        vl_job_message(job, missing < vl_team_size(job->team), "%lld shards to make for %d processes%s",
+                       (long long)missing, vl_team_size(job->team),
+                       missing < vl_team_size(job->team) ? ": lower cache.shard_tokens to employ all" : "");
+}
+
+static vl_status build(vl_cache_job *job, vl_cache_plan *plan, bool fresh, vl_lock *lock, vl_error *err)
+{
     double start = vl_clock();
-    VL_TRY(vl_cache_remove_files(job->directory, !fresh, err));
-    VL_TRY(vl_job_find_shards(&resume, job, err));
-    plan->n_resumed_tokens = resume.n_rows;
-    VL_TRY(vl_job_check_space(job, resume.next_sample, err));
-    if (resume.n_shards > 0)
-        vl_job_message(job, false, "going on behind %lld whole shards (%lld tokens)", (long long)resume.n_shards,
-                       (long long)resume.n_rows);
-    VL_TRY(clear_rest(job, &resume, err));
-    for (int64_t i = 0; i < resume.next_sample; i++)
-        resumed_tokens += job->n_forward[i];
-    job->done = resumed_tokens;
-    if (resume.next_sample < job->samples.n)
-        VL_TRY(run(job, &resume, err));
-    VL_TRY(count_shards(&n_shards, job, err));
-    VL_TRY(write_index(job, n_shards, err));
+    VL_TRY(vl_team_barrier(job->team, err)); /* all have seen what was there */
+    VL_TRY(make_ready(job, fresh, lock, err));
+    VL_TRY(vl_team_barrier(job->team, err));
+    VL_TRY(look_at_disk(job, plan, err));
+    VL_TRY(vl_team_barrier(job->team, err)); /* all share out the same shards */
+    say_start(job, plan);
+    job->done = count_rows(job, -1);
+    job->total = job->done + count_rows(job, vl_team_rank(job->team));
+    VL_TRY(run(job, err));
+    VL_TRY(vl_team_barrier(job->team, err));
+    if (vl_team_rank(job->team) == 0)
+        VL_TRY(write_index(job, err));
+    VL_TRY(vl_team_barrier(job->team, err));
     if (job->config->cache.positions[VL_GENERATED] > 0)
         VL_TRY(count_generated(job, plan, err));
     plan->seconds = vl_clock() - start;
@@ -232,6 +259,7 @@ vl_status vl_cache_build(vl_cache_plan *plan, const vl_config *config, vl_model 
     vl_status status = vl_job_open(&job, config, model, observer, err);
     if (status != VL_OK)
         return status;
+    job.team = options ? options->team : NULL;
     if (!fresh)
         VL_GOTO(vl_job_find_whole(&whole, plan, &job, err));
     if (whole)
@@ -241,11 +269,7 @@ vl_status vl_cache_build(vl_cache_plan *plan, const vl_config *config, vl_model 
         VL_GOTO(dry_run(&job, plan, fresh, err));
         goto done;
     }
-    VL_GOTO(vl_make_directories(job.directory, err));
-    VL_GOTO(vl_lock_take(&lock, job.directory, err));
-    if (lock.stale[0])
-        vl_job_message(&job, false, "%s: the run before was cut off (%s)", job.directory, lock.stale);
-    VL_GOTO(build(&job, plan, fresh, err));
+    VL_GOTO(build(&job, plan, fresh, &lock, err));
 done:
     vl_lock_release(&lock);
     vl_job_close(&job);

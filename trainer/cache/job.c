@@ -73,6 +73,7 @@ void vl_job_close(vl_cache_job *job)
     vl_free(job->heldout);
     vl_free(job->n_forward);
     vl_free(job->available);
+    vl_free(job->shards);
     memset(job, 0, sizeof *job);
 }
 

@@ -4,6 +4,7 @@
 
 #include <vlens/cache.h>
 
+#include "trainer/base/team.h"
 #include "trainer/cache/meta.h"
 #include "trainer/cache/queue.h"
 #include "trainer/cache/samples.h"
@@ -31,6 +32,9 @@ typedef struct vl_cache_job {
     int64_t (*available)[VL_CLASS_COUNT]; /* [S] rows that could be kept, by class */
     int64_t n_rows;                       /* kept, of all samples */
     int64_t chunk_rows;
+    struct vl_shard_range *shards; /* [n_shards] */
+    int64_t n_shards;
+    const vl_team *team;
     /* For progress. */
     double reported;
     int64_t done, total;
@@ -65,21 +69,31 @@ vl_status vl_cache_remove_files(const char *directory, bool only_temporary, vl_e
 /* Whether a whole cache made with the same settings lies there; then *plan (may be NULL) is what it holds. Another one
  * is VL_EMISMATCH. */
 vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, const vl_cache_job *job, vl_error *err);
-typedef struct vl_resume {
-    int64_t n_shards;    /* whole ones from the start */
-    int64_t next_sample; /* index of the first sample that they do not hold */
-    int64_t n_rows;
-} vl_resume;
-vl_status vl_job_find_shards(vl_resume *out, const vl_cache_job *job, vl_error *err);
+
+/* ---- shards (shards.c) ------------------------------------------------------------------------------------- */
+
+/* Where a shard ends follows from the counts before the run, so that it depends neither on what earlier shards came
+ * to hold nor on who makes them. */
+typedef struct vl_shard_range {
+    int64_t first, n; /* samples, as indices into job->samples */
+    int64_t rows;     /* that a whole one holds */
+    bool whole;       /* lies on the disk */
+    int maker;        /* the member that makes it: they take the missing ones in turn; -1 for whole ones */
+} vl_shard_range;
+/* Fills job->shards. */
+vl_status vl_job_cut(vl_cache_job *job, vl_error *err);
+/* Looks which shards are whole, and shares out the others. One of another cache is VL_EMISMATCH. */
+vl_status vl_job_find_shards(vl_cache_job *job, vl_error *err);
+/* The first sample that no whole shard holds; the number of samples where all are. */
+int64_t vl_job_first_missing(const vl_cache_job *job);
 
 /* ---- the forward pass (batch.c) ---------------------------------------------------------------------------- */
 
 typedef struct vl_batch vl_batch;
 vl_status vl_batch_new(vl_batch **out, vl_cache_job *job, vl_error *err);
 void vl_batch_free(vl_batch *batch);
-/* Encodes samples from *next on until the batch is large enough or the shard, which holds `shard_rows` rows, is full.
- */
-vl_status vl_batch_collect(vl_batch *batch, int64_t *next, int64_t shard_rows, vl_error *err);
+/* Encodes samples from *next on, below `end`, until the batch is large enough. */
+vl_status vl_batch_collect(vl_batch *batch, int64_t *next, int64_t end, vl_error *err);
 /* Rows that the batch runs, and keeps. */
 int64_t vl_batch_tokens(const vl_batch *batch);
 int64_t vl_batch_rows(const vl_batch *batch);

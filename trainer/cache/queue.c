@@ -12,7 +12,7 @@ typedef enum work_kind { WORK_STATES = 0, WORK_TABLES, WORK_FINISH, WORK_STOP } 
 
 typedef struct work {
     work_kind kind;
-    int64_t state, first, n;
+    int64_t shard, state, first, n;
     void *data;
     vl_tables tables;
 } work;
@@ -26,9 +26,8 @@ struct vl_write_queue {
     int head, count;
     vl_status status; /* the first failure */
     vl_error error;
-    /* Of the thread alone. */
-    vl_shard_writer *writer;
-    int64_t next_shard;
+    int64_t shard;           /* of the caller alone: the one that is being filled */
+    vl_shard_writer *writer; /* of the thread alone */
 };
 
 static void free_work(work *w)
@@ -37,23 +36,20 @@ static void free_work(work *w)
     vl_tables_clear(&w->tables);
 }
 
-static vl_status begin_shard(vl_write_queue *queue, vl_error *err)
+static vl_status begin_shard(vl_write_queue *queue, int64_t number, vl_error *err)
 {
-    vl_shard_spec spec = {queue->spec.directory, queue->next_shard, queue->spec.meta, queue->spec.chunk_rows};
+    vl_shard_spec spec = {queue->spec.directory, number, queue->spec.meta, queue->spec.chunk_rows};
     return queue->writer ? VL_OK : vl_shard_begin(&queue->writer, &spec, err);
 }
 
 static vl_status do_work(vl_write_queue *queue, work *w, vl_error *err)
 {
-    VL_TRY(begin_shard(queue, err));
+    VL_TRY(begin_shard(queue, w->shard, err));
     vl_shard_writer *writer = queue->writer;
     switch (w->kind) {
     case WORK_STATES: return vl_shard_states(writer, w->state, w->first, w->n, w->data, err);
     case WORK_TABLES: return vl_shard_tables(writer, &w->tables, err);
-    case WORK_FINISH:
-        queue->writer = NULL;
-        queue->next_shard++;
-        return vl_shard_finish(writer, err);
+    case WORK_FINISH: queue->writer = NULL; return vl_shard_finish(writer, err);
     case WORK_STOP: break;
     }
     return VL_OK;
@@ -96,6 +92,7 @@ static vl_status push(vl_write_queue *queue, work *w, vl_error *err)
     while (queue->count == WAITING)
         pthread_cond_wait(&queue->changed, &queue->lock);
     vl_status status = queue->status;
+    w->shard = queue->shard;
     if (status == VL_OK || w->kind == WORK_STOP) {
         queue->waiting[(queue->head + queue->count++) % WAITING] = *w;
         pthread_cond_broadcast(&queue->changed);
@@ -115,7 +112,6 @@ vl_status vl_queue_open(vl_write_queue **out, const vl_queue_spec *spec, vl_erro
     if (!queue)
         return vl_fail_nomem(err, "write queue");
     queue->spec = *spec;
-    queue->next_shard = spec->first_shard;
     pthread_mutex_init(&queue->lock, NULL);
     pthread_cond_init(&queue->changed, NULL);
     /* Signals belong to the program's own threads. */
@@ -132,6 +128,11 @@ vl_status vl_queue_open(vl_write_queue **out, const vl_queue_spec *spec, vl_erro
     }
     *out = queue;
     return VL_OK;
+}
+
+void vl_queue_start_shard(vl_write_queue *queue, int64_t number)
+{
+    queue->shard = number;
 }
 
 vl_status vl_queue_states(vl_write_queue *queue, int64_t state, int64_t first, int64_t n, void *data, vl_error *err)

@@ -13,11 +13,12 @@ typedef struct vl_write_queue vl_write_queue;
 typedef struct vl_queue_spec {
     const char *directory; /* borrowed, as is meta, until the queue is closed */
     const vl_cache_meta *meta;
-    int64_t first_shard; /* number of the first shard that is written */
     int64_t chunk_rows;
 } vl_queue_spec;
 
 vl_status vl_queue_open(vl_write_queue **out, const vl_queue_spec *spec, vl_error *err);
+/* What follows belongs to this shard. */
+void vl_queue_start_shard(vl_write_queue *queue, int64_t number);
 /* Rows of one state of the open shard; takes `data` over (vl_free), also on failure. */
 vl_status vl_queue_states(vl_write_queue *queue, int64_t state, int64_t first, int64_t n, void *data, vl_error *err);
 /* Takes the contents of `tables` over and leaves it empty, also on failure. */

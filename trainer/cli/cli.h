@@ -22,8 +22,8 @@ typedef struct cli_list {
 
 /* One option of a command; a table of them ends with a NULL name. */
 typedef struct cli_option {
-    const char *name;     /* without the dashes */
-    char letter;          /* 0: none */
+    const char *name; /* without the dashes */
+    char letter;      /* 0: none */
     cli_type type;
     void *target;         /* bool *, const char **, int64_t *, cli_list * */
     const char *argument; /* what stands in the help, "DIR" */
@@ -56,14 +56,22 @@ typedef struct cli_common {
     int64_t threads;
     bool json, quiet;
 } cli_common;
-#define CLI_COMMON_INIT {{{NULL}, 0}, NULL, -1, false, false}
-#define CLI_COMMON_OPTIONS(common)                                                                          \
-    {"set", 0, CLI_LIST, &(common).set, "KEY=VALUE", "override a key of the configuration (repeatable)"},   \
-    {"device", 0, CLI_TEXT, &(common).device, "NAME", "auto | cpu | cuda | cuda:N"},                        \
-    {"threads", 0, CLI_INT, &(common).threads, "N", "processor threads (0: all)"},                          \
-    {"json", 0, CLI_FLAG, &(common).json, NULL, "print the result as JSON on stdout"},                      \
-    {"quiet", 'q', CLI_FLAG, &(common).quiet, NULL, "no progress and no information on stderr"}
-#define CLI_OPTIONS_END {NULL, 0, CLI_FLAG, NULL, NULL, NULL}
+#define CLI_COMMON_INIT                                                                                                \
+    {                                                                                                                  \
+        {{NULL}, 0}, NULL, -1, false, false                                                                            \
+    }
+#define CLI_COMMON_OPTIONS(common)                                                                                     \
+    {"set", 0, CLI_LIST, &(common).set, "KEY=VALUE", "override a key of the configuration (repeatable)"},              \
+        {"device", 0, CLI_TEXT, &(common).device, "NAME", "auto | cpu | cuda | cuda:N"},                               \
+        {"threads", 0, CLI_INT, &(common).threads, "N", "processor threads (0: all)"},                                 \
+        {"json", 0, CLI_FLAG, &(common).json, NULL, "print the result as JSON on stdout"},                             \
+    {                                                                                                                  \
+        "quiet", 'q', CLI_FLAG, &(common).quiet, NULL, "no progress and no information on stderr"                      \
+    }
+#define CLI_OPTIONS_END                                                                                                \
+    {                                                                                                                  \
+        NULL, 0, CLI_FLAG, NULL, NULL, NULL                                                                            \
+    }
 
 /* ---- what topk and view read ------------------------------------------------------------------------------- */
 
@@ -79,18 +87,20 @@ typedef struct cli_reading {
     bool raw, no_exif, allow_other_model;
     bool trajectories;        /* as in vl_reading_options */
 } cli_reading;
-#define CLI_READING_OPTIONS(q)                                                                                       \
-    {"model", 'm', CLI_TEXT, &(q).model, "DIR", "a Hugging Face directory, or a hub id in the local cache"},         \
-    {"prompt", 'p', CLI_TEXT, &(q).prompt, "TEXT", "the question"},                                                  \
-    {"image", 'i', CLI_LIST, &(q).images, "FILE", "a picture (repeatable)"},                                         \
-    {"cache", 0, CLI_TEXT, &(q).cache, "DIR", "read a cached sample in the place of running a model"},               \
-    {"sample", 0, CLI_INT, &(q).sample, "N", "its number"},                                                          \
-    {"lens", 'l', CLI_TEXT, &(q).lens, "DIR", "a tuned lens, shown beside the logit lens"},                          \
-    {"k", 'k', CLI_INT, &(q).k, "N", "tokens per layer (default 5)"},                                                \
-    {"track", 't', CLI_LIST, &(q).track, "WORD", "keep the probability of this token at every cell (repeatable)"},   \
-    {"raw-prompt", 0, CLI_FLAG, &(q).raw, NULL, "take the prompt as it is, without the chat template"},              \
-    {"no-exif", 0, CLI_FLAG, &(q).no_exif, NULL, "do not turn pictures by their EXIF orientation"},                  \
-    {"allow-other-model", 0, CLI_FLAG, &(q).allow_other_model, NULL, "a lens of another model is only a warning"}
+#define CLI_READING_OPTIONS(q)                                                                                         \
+    {"model", 'm', CLI_TEXT, &(q).model, "DIR", "a Hugging Face directory, or a hub id in the local cache"},           \
+        {"prompt", 'p', CLI_TEXT, &(q).prompt, "TEXT", "the question"},                                                \
+        {"image", 'i', CLI_LIST, &(q).images, "FILE", "a picture (repeatable)"},                                       \
+        {"cache", 0, CLI_TEXT, &(q).cache, "DIR", "read a cached sample in the place of running a model"},             \
+        {"sample", 0, CLI_INT, &(q).sample, "N", "its number"},                                                        \
+        {"lens", 'l', CLI_TEXT, &(q).lens, "DIR", "a tuned lens, shown beside the logit lens"},                        \
+        {"k", 'k', CLI_INT, &(q).k, "N", "tokens per layer (default 5)"},                                              \
+        {"track", 't', CLI_LIST, &(q).track, "WORD", "keep the probability of this token at every cell (repeatable)"}, \
+        {"raw-prompt", 0, CLI_FLAG, &(q).raw, NULL, "take the prompt as it is, without the chat template"},            \
+        {"no-exif", 0, CLI_FLAG, &(q).no_exif, NULL, "do not turn pictures by their EXIF orientation"},                \
+    {                                                                                                                  \
+        "allow-other-model", 0, CLI_FLAG, &(q).allow_other_model, NULL, "a lens of another model is only a warning"    \
+    }
 
 /* Model and prompt, or cache and sample: -1 to go on, or an exit code after the usage error was printed. */
 int cli_check_reading(const cli_command *self, const cli_reading *q);
@@ -117,6 +127,7 @@ const vl_observer *cli_observer(const cli_common *common);
 /* Ends a line that the progress bar left open. */
 void cli_progress_end(void);
 void cli_catch_signals(void);
+int cli_is_interrupted(void);
 /* The exit code of an interrupted command: 130, or 143 after SIGTERM. */
 int cli_interrupt_code(void);
 
@@ -139,6 +150,22 @@ typedef struct cli_head {
 } cli_head;
 vl_status cli_head_open(cli_head *out, const char *model, const char *cache, vl_error *err);
 void cli_head_close(cli_head *head); /* also after a failed open */
+
+/* ---- several processes (team.c) ---------------------------------------------------------------------------- */
+
+/* The processes of this job; NULL where this is the only one. */
+const vl_team *cli_team(void);
+/* Joins the job of a launcher, where there is one. Returns an exit code. */
+int cli_team_join(void);
+/* Whether this process takes part in a command. */
+bool cli_team_runs(const char *command);
+/* Leaves the job; with a code other than 0 that ends it for all. Returns the code. */
+int cli_team_leave(int code);
+/* Only the first process prints; the others' warnings and errors go here: "<kind>process N: <line>". */
+bool cli_team_is_silent(void);
+void cli_team_aside(const char *kind, const char *line);
+
+/* ------------------------------------------------------------------------------------------------------------ */
 
 int cmd_init(const cli_command *self, int argc, char **argv);
 int cmd_info(const cli_command *self, int argc, char **argv);

@@ -42,7 +42,7 @@ static void print_plan_json(const vl_cache_plan *p, bool dry_run)
 int cmd_cache(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
-    vl_cache_build_options build = {false, false};
+    vl_cache_build_options build = {.team = cli_team()};
     bool allow_outside = false;
     const char *path = NULL;
     const cli_option options[] = {

@@ -27,7 +27,7 @@ static vl_status run(eval_run *out, const vl_config *config, vl_device *device, 
 int cmd_eval(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
-    vl_eval_options eval = {false};
+    vl_eval_options eval = {.team = cli_team()};
     const char *path = NULL, *lens = NULL, *out = NULL, *report = NULL;
     const cli_option options[] = {
         {"lens", 'l', CLI_TEXT, &lens, "DIR", "the lens (default: the configuration's output)"},
@@ -54,11 +54,12 @@ int cmd_eval(const cli_command *self, int argc, char **argv)
         status = run(&done, config, device, lens_path, &eval, cli_observer(&common), &err);
     /* A lens carries its held-out KL with it, unless it was measured on another model's states or on
      * what it was fitted on. */
-    if (status == VL_OK && !eval.allow_other_model && config->eval.split == VL_SPLIT_HELDOUT)
+    bool writes = !cli_team_is_silent(); /* the others have the same result */
+    if (status == VL_OK && writes && !eval.allow_other_model && config->eval.split == VL_SPLIT_HELDOUT)
         status = vl_eval_record(done.result, lens_path, &err);
-    if (status == VL_OK && out)
+    if (status == VL_OK && writes && out)
         status = vl_eval_write(done.result, out, &err);
-    if (status == VL_OK && report)
+    if (status == VL_OK && writes && report)
         status = vl_eval_write_page(report, done.result, &(vl_eval_page_options){config, done.cache, done.lens}, &err);
     if (status == VL_OK)
         status = common.json ? vl_eval_json(&text, done.result, &err) : vl_eval_table(&text, done.result, &err);

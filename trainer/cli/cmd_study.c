@@ -22,7 +22,7 @@ static void close_all(opened *o)
 static vl_status prepare(opened *o, const char *path, const char *lens, const cli_common *common, vl_error *err)
 {
     vl_fit_result fitted = {0};
-    vl_fit_options fit = {false, false};
+    vl_fit_options fit = {.fresh = false};
     const vl_observer *observer = cli_observer(common);
     vl_status status = cli_config(&o->config, path, common, err);
     if (status == VL_OK)

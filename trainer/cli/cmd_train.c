@@ -13,7 +13,7 @@ vl_status cli_ensure_cache(vl_cache **out, const vl_config *config, vl_device *d
      * elsewhere) the cache is taken as it is. */
     if (status == VL_OK && (config->model || !vl_cache_exists(directory))) {
         status = cli_open_model(&model, config, device, err);
-        vl_cache_build_options build = {false, false};
+        vl_cache_build_options build = {.team = cli_team()};
         if (status == VL_OK)
             status = vl_cache_build(NULL, config, model, &build, observer, err);
         vl_model_close(model);
@@ -73,7 +73,7 @@ static void print_result_json(const vl_fit_result *r)
 int cmd_train(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
-    vl_fit_options fit = {false, false};
+    vl_fit_options fit = {.team = cli_team()};
     bool allow_outside = false;
     const char *path = NULL;
     const cli_option options[] = {

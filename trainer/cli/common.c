@@ -1,12 +1,17 @@
 /* What several commands do the same way. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "trainer/cli/cli.h"
 
 int cli_fail(vl_status status, const vl_error *err)
 {
     cli_progress_end();
+    if (cli_team_is_silent() && status != VL_ECANCELLED) {
+        sleep(1); /* where the first process fails too, it says so, and ends the job */
+        cli_team_aside("vlens: ", err->message[0] ? err->message : vl_status_name(status));
+    }
     if (status == VL_ECANCELLED) {
         fprintf(stderr, "vlens: interrupted: %s\n", err->message);
         return cli_interrupt_code();

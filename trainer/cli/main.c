@@ -96,7 +96,10 @@ int main(int argc, char **argv)
     for (const cli_command *c = cli_commands; c->name; c++)
         if (!strcmp(argv[1], c->name)) {
             cli_catch_signals();
-            return c->run(c, argc - 2, argv + 2);
+            int code = cli_team_join();
+            if (code == EXIT_DONE && cli_team_runs(c->name))
+                code = c->run(c, argc - 2, argv + 2);
+            return cli_team_leave(code);
         }
     fprintf(stderr, "vlens: \"%s\" is no command; vlens --help lists them\n", argv[1]);
     return EXIT_USAGE;

@@ -52,6 +52,11 @@ void cli_catch_signals(void)
     signal(SIGXFSZ, SIG_IGN);
 }
 
+int cli_is_interrupted(void)
+{
+    return interrupted;
+}
+
 int cli_interrupt_code(void)
 {
     return interrupted == SIGTERM ? EXIT_TERMINATED : EXIT_INTERRUPTED;
@@ -131,6 +136,8 @@ static void on_message(void *user, int is_warning, const char *line)
     const cli_common *common = user;
     if (common->quiet && !is_warning)
         return;
+    if (is_warning && cli_team_is_silent())
+        cli_team_aside("warning: ", line);
     cli_progress_end();
     fprintf(stderr, "%s%s\n", is_warning ? "warning: " : "", line);
 }

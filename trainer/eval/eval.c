@@ -25,6 +25,7 @@ typedef struct evaluation {
     vl_lens *lens, *baseline;
     const vl_eval_rows *rows;
     vl_eval_result *result;
+    const vl_team *team;
     int64_t capacity, d, v, n_layers;
     void *host;                       /* [capacity, D] rows as stored */
     float *host_metrics;              /* [capacity, VL_METRIC_COUNT] */
@@ -154,10 +155,18 @@ static vl_status load_teachers(evaluation *e, int64_t first, int64_t n, vl_error
     return head_distribution(e, vl_tensor_rows(e->teacher, 0, n), vl_tensor_rows(e->teacher_lse, 0, n), h, err);
 }
 
+/* Members measure states of their own against a teacher that each makes for itself. */
+static bool is_mine(const evaluation *e, int64_t state)
+{
+    return state % vl_team_size(e->team) == vl_team_rank(e->team);
+}
+
 static vl_status run_tile(evaluation *e, int64_t first, int64_t n, vl_error *err)
 {
     VL_TRY(load_teachers(e, first, n, err));
     for (int64_t state = 0; state <= e->n_layers; state++) {
+        if (!is_mine(e, state))
+            continue;
         VL_TRY(load_state(e, state, e->rows->row + first, n, err));
         VL_TRY(measure(e, state, VL_EVAL_LOGIT, NULL, first, n, err));
         VL_TRY(measure(e, state, VL_EVAL_TUNED, e->lens, first, n, err));
@@ -176,7 +185,7 @@ static vl_status run_tiles(evaluation *e, const vl_observer *observer, vl_error 
         if (observer && observer->progress && observer->progress(observer->user, &progress))
             return vl_fail(err, VL_ECANCELLED, "evaluation interrupted");
     }
-    return VL_OK;
+    return vl_tally_add_up(&e->result->tally, e->team, err);
 }
 
 static void keep(char *to, size_t size, const char *text)
@@ -191,7 +200,7 @@ static vl_status check_lens(evaluation *e, const vl_lens *lens, const vl_eval_op
     bool warned = false;
     VL_TRY(
         vl_lens_check(lens, info->fingerprint, e->d, e->n_layers, options && options->allow_other_model, &warned, err));
-    if (warned && observer && observer->message)
+    if (warned && observer && observer->message && vl_team_rank(e->team) == 0)
         observer->message(observer->user, 1, "the lens was fitted for another model: its fingerprint differs");
     e->result->other_model |= warned;
     return VL_OK;
@@ -234,7 +243,8 @@ vl_status vl_eval_run(vl_eval_result **out, const vl_config *config, vl_cache *c
                       const vl_eval_options *options, const vl_observer *observer, vl_error *err)
 {
     vl_eval_rows rows = {0};
-    evaluation e = {.device = device, .cache = cache, .lens = lens, .rows = &rows};
+    evaluation e = {
+        .device = device, .cache = cache, .lens = lens, .rows = &rows, .team = options ? options->team : NULL};
     vl_status status = VL_OK;
     *out = NULL;
     e.result = vl_calloc(1, sizeof *e.result);

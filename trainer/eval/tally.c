@@ -61,6 +61,17 @@ void vl_tally_add(vl_tally *tally, int64_t state, vl_eval_lens lens, int group, 
     }
 }
 
+vl_status vl_tally_add_up(vl_tally *t, const vl_team *team, vl_error *err)
+{
+    int64_t cells = t->n_states * VL_EVAL_LENS_COUNT * VL_GROUP_COUNT, metrics = cells * VL_EVAL_METRIC_COUNT;
+    vl_team_sum sums[] = {{t->kl, VL_F64, cells * t->n_clusters, 0, vl_team_size(team)},
+                          {t->metric, VL_F64, metrics, 0, vl_team_size(team)},
+                          {t->valid, VL_I64, metrics, 0, vl_team_size(team)}};
+    for (int i = 0; i < 3; i++)
+        VL_TRY(vl_team_add(team, &sums[i], err));
+    return VL_OK;
+}
+
 const double *vl_tally_kl(const vl_tally *tally, int64_t state, vl_eval_lens lens, int group)
 {
     return tally->kl + cell_index(tally, state, lens, group) * (size_t)tally->n_clusters;

@@ -4,6 +4,7 @@
 
 #include <vlens/eval.h>
 
+#include "trainer/base/team.h"
 #include "trainer/eval/rows.h"
 
 typedef struct vl_tally {
@@ -21,6 +22,9 @@ void vl_tally_clear(vl_tally *tally);
 void vl_tally_row(vl_tally *tally, int group, int64_t cluster, bool has_partner);
 /* Adds one row's metrics [VL_EVAL_METRIC_COUNT] (NaN: not measured). */
 void vl_tally_add(vl_tally *tally, int64_t state, vl_eval_lens lens, int group, int64_t cluster, const float *metric);
+
+/* Sums of all members of a team. Every state is measured by one of them, so that nothing is rounded. */
+vl_status vl_tally_add_up(vl_tally *tally, const vl_team *team, vl_error *err);
 
 typedef struct vl_bootstrap {
     int64_t resamples; /* 0: no intervals */

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "trainer/base/file.h"
 #include "trainer/base/lock.h"
@@ -56,19 +55,22 @@ static vl_status open_head(vl_fit_session *s, const vl_fit_options *options, vl_
 static vl_status make_layers(vl_fit_session *s, vl_error *err)
 {
     int64_t first = s->config->lens.first_layer, last = s->config->lens.last_layer;
-    int64_t in_flight = s->config->fit.layers_in_flight, steps = s->plan.steps;
+    int64_t steps = s->plan.steps;
     last = last == VL_ALL ? s->n_layers - 1 : last;
     s->n_trained = last - first + 1;
-    s->per_group = in_flight > 0 && in_flight < s->n_trained ? in_flight : s->n_trained;
-    s->n_groups = (s->n_trained + s->per_group - 1) / s->per_group;
     s->layers = vl_calloc((size_t)s->n_trained, sizeof *s->layers);
     if (!s->layers)
         return vl_fail_nomem(err, "layers");
     for (int64_t k = 0; k < s->n_trained; k++) {
         vl_fit_layer *layer = &s->layers[k];
         layer->index = first + k;
-        layer->numbers = (vl_fit_numbers){
-            .stopped_step = -1, .ridge = NAN, .start_loss = NAN, .best_loss = NAN, .best_step = NAN, .last_loss = NAN};
+        layer->numbers = (vl_fit_numbers){.validated = -1,
+                                          .stopped_step = -1,
+                                          .ridge = NAN,
+                                          .start_loss = NAN,
+                                          .best_loss = NAN,
+                                          .best_step = NAN,
+                                          .last_loss = NAN};
         for (int c = 0; c < VL_CLASS_COUNT; c++)
             layer->numbers.class_loss[c] = NAN;
         layer->history = vl_alloc((size_t)steps + 1, sizeof(double));
@@ -80,11 +82,23 @@ static vl_status make_layers(vl_fit_session *s, vl_error *err)
     return VL_OK;
 }
 
+static vl_status share_out(vl_fit_session *s, const vl_team *team, vl_error *err)
+{
+    int64_t in_flight = s->config->fit.layers_in_flight;
+    VL_TRY(vl_fit_share_out(s, team, err));
+    s->per_group = in_flight > 0 && in_flight < s->share.n ? in_flight : s->share.n;
+    s->n_groups = (s->share.n + s->per_group - 1) / s->per_group;
+    return VL_OK;
+}
+
 static vl_status make_paths(vl_fit_session *s, vl_error *err)
 {
     VL_TRY(vl_make_directories(s->config->output, err));
+    char name[64] = "checkpoint.safetensors";
+    if (s->share.n_parts > 1)
+        snprintf(name, sizeof name, "checkpoint-%d-of-%d.safetensors", s->share.part + 1, s->share.n_parts);
     s->lens_path = vl_path_join(s->config->output, "lens.safetensors");
-    s->checkpoint_path = vl_path_join(s->config->output, "checkpoint.safetensors");
+    s->checkpoint_path = vl_path_join(s->config->output, name);
     s->metrics_path = vl_path_join(s->config->output, "metrics.json");
     if (!s->lens_path || !s->checkpoint_path || !s->metrics_path)
         return vl_fail_nomem(err, s->config->output);
@@ -98,12 +112,12 @@ static vl_status open_session(vl_fit_session *s, const vl_fit_options *options, 
     s->began = vl_clock();
     s->d_model = info->d_model;
     s->n_layers = info->n_states - 1;
-    s->validated = -1;
     VL_TRY(check_config(s->config, s->n_layers, err));
     VL_TRY(open_head(s, options, err));
     VL_TRY(vl_plan_new(&s->plan, s->config, s->cache, err));
     VL_TRY(vl_fit_settings_text(&s->settings, s->config, &s->plan, vl_head_get_info(s->head)->fingerprint, err));
     VL_TRY(make_layers(s, err));
+    VL_TRY(share_out(s, options->team, err));
     return make_paths(s, err);
 }
 
@@ -134,6 +148,8 @@ static void close_session(vl_fit_session *s)
         vl_free(s->layers[k].kept_bias);
     }
     vl_free(s->layers);
+    vl_free(s->share.exchange);
+    vl_fit_resume_close(s);
     vl_optimizer_clear(&s->optimizer);
     vl_objective_clear(&s->objective);
     vl_feeder_clear(&s->feeder);
@@ -161,8 +177,17 @@ static int64_t validate_every(const vl_fit_session *s)
 static bool validation_is_due(const vl_fit_session *s)
 {
     int64_t every = validate_every(s);
-    return s->plan.validation.n_rows > 0 && s->validated != s->step &&
-           (s->step == s->plan.steps || s->step % every == 0);
+    return s->plan.validation.n_rows > 0 && (s->step == s->plan.steps || s->step % every == 0);
+}
+
+/* Where the last layer is; all steps where none has any left to take. */
+static int64_t first_step(const vl_fit_session *s, const vl_fit_layer *layers, int64_t n)
+{
+    int64_t least = s->plan.steps;
+    for (int64_t i = 0; i < n; i++)
+        if (!vl_fit_is_stopped(&layers[i]) && (int64_t)layers[i].numbers.position < least)
+            least = (int64_t)layers[i].numbers.position;
+    return least;
 }
 
 static bool all_stopped(const vl_fit_session *s)
@@ -175,21 +200,41 @@ static bool all_stopped(const vl_fit_session *s)
     return true;
 }
 
-/* The group in flight, from s->step to its end. */
+static vl_status save(vl_fit_session *s, vl_error *err)
+{
+    return vl_fit_is_leader(s) ? vl_fit_checkpoint_save(s, err) : VL_OK;
+}
+
+/* The leader alone validates; where a layer diverged it goes back, and the others with it. */
+static vl_status validate(vl_fit_session *s, vl_error *err)
+{
+    int64_t n;
+    vl_fit_layer *layers = vl_fit_group(s, &n);
+    if (vl_fit_is_leader(s))
+        VL_TRY(vl_fit_validate(s, err));
+    for (int64_t i = 0; i < n; i++)
+        if (!(layers[i].numbers.kept > 0))
+            VL_TRY(vl_fit_follow(s, &layers[i], false, err));
+    return VL_OK;
+}
+
+/* The group in flight, from the step of its last layer to the end. */
 static vl_status run_group(vl_fit_session *s, vl_error *err)
 {
-    int64_t every = s->config->fit.checkpoint_every;
+    int64_t n, every = s->config->fit.checkpoint_every;
+    const vl_fit_layer *layers = vl_fit_group(s, &n);
     VL_TRY(vl_fit_start_group(s, err));
+    s->step = first_step(s, layers, n);
     s->notice.progress.done = s->group * s->plan.steps + s->step;
     vl_sampler_seek(&s->sampler, s->step * s->plan.tokens_per_step);
     for (;;) {
         if (validation_is_due(s))
-            VL_TRY(vl_fit_validate(s, err));
+            VL_TRY(validate(s, err));
         if (s->step == s->plan.steps || all_stopped(s))
             break;
         VL_TRY(vl_fit_take_step(s, err));
         if (every > 0 && s->step % every == 0 && s->step < s->plan.steps)
-            VL_TRY(vl_fit_checkpoint_save(s, err));
+            VL_TRY(save(s, err));
         /* The last report of all is made once, when the run is over. */
         if (s->step < s->plan.steps || s->group + 1 < s->n_groups)
             VL_TRY(vl_notice_poll(&s->notice, err));
@@ -199,24 +244,45 @@ static vl_status run_group(vl_fit_session *s, vl_error *err)
     return VL_OK;
 }
 
-static vl_status run_groups(vl_fit_session *s, bool resume, vl_error *err)
+/* What earlier runs left. All members have read it before any writes. */
+static vl_status resume(vl_fit_session *s, bool fresh, vl_error *err)
+{
+    if (!fresh) {
+        VL_TRY(vl_fit_resume_open(s, err));
+        VL_TRY(vl_fit_resume_layers(s, s->share.first, s->share.n, err));
+    }
+    if (s->resume) {
+        s->resumed_from_step = first_step(s, s->layers + s->share.first, s->share.n);
+        vl_notice_say(&s->notice, 0, "going on at step %lld of %lld (%s)", (long long)s->resumed_from_step,
+                      (long long)s->plan.steps, s->resume->paths[0]);
+    }
+    return vl_team_barrier(s->share.team, err);
+}
+
+static vl_status run_groups(vl_fit_session *s, vl_error *err)
 {
     s->notice.progress =
         (vl_progress){.stage = "fit", .unit = "steps", .total = s->n_groups * s->plan.steps, .kl = NAN};
-    if (resume) {
-        VL_TRY(vl_fit_checkpoint_load(s, err));
-        vl_notice_say(&s->notice, 0, "going on at step %lld of %lld (%s)", (long long)s->step, (long long)s->plan.steps,
-                      s->checkpoint_path);
-    }
-    for (bool is_open = resume; s->group < s->n_groups; is_open = false) {
-        if (!is_open)
-            VL_TRY(vl_fit_group_open(s, err));
-        VL_TRY(run_group(s, err));
-        s->group++;
+    for (; s->group < s->n_groups; s->group++) {
         s->step = 0;
-        s->validated = -1;
+        VL_TRY(vl_fit_group_open(s, err));
+        VL_TRY(run_group(s, err));
     }
     return VL_OK;
+}
+
+/* Layers of the others reach the first member by their last checkpoints. */
+static vl_status gather(vl_fit_session *s, vl_error *err)
+{
+    if (s->share.n_parts == 1)
+        return VL_OK;
+    VL_TRY(save(s, err));
+    VL_TRY(vl_team_barrier(s->share.team, err));
+    if (vl_team_rank(s->share.team) > 0)
+        return VL_OK;
+    vl_fit_resume_close(s);
+    VL_TRY(vl_fit_resume_open(s, err));
+    return vl_fit_resume_layers(s, s->share.n, s->n_trained - s->share.n, err);
 }
 
 static void say_plan(const vl_fit_session *s)
@@ -230,30 +296,50 @@ static void say_plan(const vl_fit_session *s)
 }
 
 /* Trains and writes. An interrupted run is saved. */
-static vl_status train(vl_fit_session *s, bool resume, vl_error *err)
+static vl_status train(vl_fit_session *s, bool fresh, vl_error *err)
 {
     VL_TRY(open_machinery(s, err));
+    VL_TRY(resume(s, fresh, err));
     say_plan(s);
-    vl_status status = run_groups(s, resume, err);
+    vl_status status = run_groups(s, err);
+    if (status == VL_OK)
+        status = gather(s, err);
     if (status == VL_ECANCELLED) {
         vl_error quiet = VL_ERROR_INIT;
-        vl_status saved = vl_fit_checkpoint_save(s, &quiet);
+        vl_status saved = save(s, &quiet);
         if (saved != VL_OK)
             return vl_fail(err, saved, "interrupted, and the checkpoint could not be saved: %s", quiet.message);
     }
     if (status != VL_OK)
         return status;
-    VL_TRY(vl_fit_write_lens(s, err));
-    unlink(s->checkpoint_path);
+    if (vl_team_rank(s->share.team) == 0) {
+        VL_TRY(vl_fit_write_lens(s, err));
+        VL_TRY(vl_fit_resume_remove(s, err));
+    }
     s->notice.progress.done = s->notice.progress.total;
     (void)vl_notice_poll(&s->notice, NULL); /* too late to stop */
-    return VL_OK;
+    return vl_team_barrier(s->share.team, err);
+}
+
+/* The first member takes the folder for all. */
+static vl_status take_output(vl_fit_session *s, vl_lock *lock, bool fresh, vl_error *err)
+{
+    if (vl_fit_is_leader(s))
+        vl_atomic_clean(s->checkpoint_path);
+    if (vl_team_rank(s->share.team) > 0)
+        return VL_OK;
+    VL_TRY(vl_lock_take(lock, s->config->output, err));
+    if (lock->stale[0])
+        vl_notice_say(&s->notice, 0, "%s: the run before was cut off (%s)", s->config->output, lock->stale);
+    vl_atomic_clean(s->lens_path);
+    vl_atomic_clean(s->metrics_path);
+    return fresh ? vl_fit_resume_remove(s, err) : VL_OK;
 }
 
 vl_status vl_fit_run(vl_fit_result *result, const vl_config *config, vl_cache *cache, vl_device *device,
                      const vl_fit_options *options, const vl_observer *observer, vl_error *err)
 {
-    const vl_fit_options none = {false, false};
+    const vl_fit_options none = {.fresh = false};
     vl_status status = VL_OK;
     vl_fit_session s = {.config = config, .cache = cache, .device = device, .notice = {.observer = observer}};
     vl_lock lock = VL_LOCK_NONE;
@@ -262,21 +348,15 @@ vl_status vl_fit_run(vl_fit_result *result, const vl_config *config, vl_cache *c
         options = &none;
     memset(result, 0, sizeof *result);
     VL_GOTO(open_session(&s, options, err));
-    if (!options->fresh && !vl_path_exists(s.checkpoint_path))
+    /* A lens beside a checkpoint is of an earlier run. */
+    if (!options->fresh && !vl_fit_resume_exists(&s))
         VL_GOTO(vl_fit_find_finished(&finished, result, &s, err));
     if (finished) {
         vl_notice_say(&s.notice, 0, "%s: finished already, with these settings", s.lens_path);
         goto done;
     }
-    VL_GOTO(vl_lock_take(&lock, config->output, err));
-    if (lock.stale[0])
-        vl_notice_say(&s.notice, 0, "%s: the run before was cut off (%s)", config->output, lock.stale);
-    vl_atomic_clean(s.lens_path);
-    vl_atomic_clean(s.checkpoint_path);
-    vl_atomic_clean(s.metrics_path);
-    if (options->fresh)
-        unlink(s.checkpoint_path);
-    VL_GOTO(train(&s, vl_path_exists(s.checkpoint_path), err));
+    VL_GOTO(take_output(&s, &lock, options->fresh, err));
+    VL_GOTO(train(&s, options->fresh, err));
     VL_GOTO(vl_fit_fill_result(result, &s, err));
 done:
     if (status != VL_OK)

@@ -7,9 +7,9 @@
 
 vl_fit_layer *vl_fit_group(const vl_fit_session *s, int64_t *n)
 {
-    int64_t first = s->group * s->per_group, left = s->n_trained - first;
+    int64_t first = s->group * s->per_group, left = s->share.n - first;
     *n = left < s->per_group ? left : s->per_group;
-    return s->layers + first;
+    return s->layers + s->share.first + first;
 }
 
 static vl_status new_zeroed(vl_tensor *out, vl_device *device, int64_t rows, int64_t columns, vl_error *err)
@@ -47,7 +47,11 @@ vl_status vl_fit_group_open(vl_fit_session *s, vl_error *err)
     int64_t n;
     vl_fit_layer *layers = vl_fit_group(s, &n);
     for (int64_t i = 0; i < n; i++) {
+        if (layers[i].numbers.kept > 0)
+            continue;
         vl_status status = open_layer(&layers[i], s, err);
+        if (status == VL_OK)
+            status = vl_fit_resume_in_flight(s, &layers[i], err);
         if (status != VL_OK) {
             vl_fit_group_close(s);
             return vl_error_prefix(err, status, "%lld layers at once (fit.layers_in_flight): ", (long long)n);
@@ -96,13 +100,18 @@ static vl_status forget(vl_device *device, const vl_optimizer_state *state, vl_e
     return state->second.data ? vl_op_zero(device, state->second, err) : VL_OK;
 }
 
+vl_status vl_fit_forget(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+{
+    VL_TRY(forget(s->device, &layer->weight_state, err));
+    return forget(s->device, &layer->bias_state, err);
+}
+
 vl_status vl_fit_return_to_best(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
     if (layer->adapter.weight.data)
         VL_TRY(copy(s->device, layer->adapter.weight, layer->best.weight, err));
     VL_TRY(copy(s->device, layer->adapter.bias, layer->best.bias, err));
-    VL_TRY(forget(s->device, &layer->weight_state, err));
-    return forget(s->device, &layer->bias_state, err);
+    return vl_fit_forget(s, layer, err);
 }
 
 static bool all_finite(const float *x, size_t n)
@@ -144,7 +153,12 @@ vl_status vl_fit_group_keep(vl_fit_session *s, vl_error *err)
 {
     int64_t n;
     vl_fit_layer *layers = vl_fit_group(s, &n);
-    for (int64_t i = 0; i < n; i++)
-        VL_TRY(keep_layer(s, &layers[i], err));
+    for (int64_t i = 0; i < n; i++) {
+        if (layers[i].numbers.kept > 0)
+            continue;
+        if (vl_fit_is_leader(s))
+            VL_TRY(keep_layer(s, &layers[i], err));
+        layers[i].numbers.kept = 1;
+    }
     return VL_OK;
 }

@@ -46,7 +46,7 @@ static vl_status score_next(search *s, vl_error *err)
     if (s->session->plan.probe.n_rows == 0)
         return VL_OK;
     VL_TRY(upload(s->session, s->layer, &s->next, err));
-    VL_TRY(vl_fit_score_layers(&score, s->session, s->layer, 1, &s->session->plan.probe, err));
+    VL_TRY(vl_fit_score_layers(&score, s->session, &s->layer, 1, &s->session->plan.probe, err));
     s->next.loss = score.loss;
     return VL_OK;
 }
@@ -157,11 +157,12 @@ vl_status vl_fit_start_group(vl_fit_session *s, vl_error *err)
         double began = vl_clock();
         if (layers[i].numbers.started > 0)
             continue;
-        if (needed)
+        if (needed && vl_fit_is_leader(s))
             VL_TRY(closed_form(s, &layers[i], err));
         else
             set_rates(s, &layers[i], 1.0, 1.0);
         layers[i].numbers.started = 1;
+        VL_TRY(vl_fit_follow(s, &layers[i], true, err));
         layers[i].numbers.seconds += vl_clock() - began;
     }
     vl_status status = needed ? vl_notice_poll(&s->notice, err) : VL_OK;

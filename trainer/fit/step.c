@@ -22,20 +22,36 @@ static vl_status layer_on_tile(vl_fit_session *s, vl_fit_layer *layer, bool fres
     return VL_OK;
 }
 
+/* The first tile overwrites the gradient; without any tile it is zero. */
+static vl_status clear(vl_fit_session *s, vl_fit_layer *layer, bool gradient, vl_error *err)
+{
+    layer->step_loss = 0;
+    layer->bad_row = -1;
+    if (!gradient || !vl_fit_is_due(s, layer))
+        return VL_OK;
+    if (layer->gradient.weight.data)
+        VL_TRY(vl_op_zero(s->device, layer->gradient.weight, err));
+    return vl_op_zero(s->device, layer->gradient.bias, err);
+}
+
 static vl_status gradients(vl_fit_session *s, vl_fit_layer *layers, int64_t n, vl_error *err)
 {
-    int64_t rows = s->plan.tokens_per_step;
-    for (int64_t i = 0; i < n; i++) {
-        layers[i].step_loss = 0;
-        layers[i].bad_row = -1;
-    }
+    int64_t first, rows, all = s->plan.tokens_per_step;
+    vl_fit_share_rows(s, &first, &rows);
+    if (rows < all)
+        vl_sampler_seek(&s->sampler, s->step * all + first);
+    for (int64_t i = 0; i < n; i++)
+        VL_TRY(clear(s, &layers[i], rows == 0, err));
     for (int64_t done = 0; done < rows; done += s->feeder.rows) {
-        VL_TRY(vl_feeder_next(&s->feeder, &s->sampler, rows - done, 1.0 / (double)rows, err));
+        VL_TRY(vl_feeder_next(&s->feeder, &s->sampler, rows - done, 1.0 / (double)all, err));
         VL_TRY(vl_fit_load_teacher(s, NULL, err));
         for (int64_t i = 0; i < n; i++)
-            if (!vl_fit_is_stopped(&layers[i]))
+            if (vl_fit_is_due(s, &layers[i]))
                 VL_TRY(layer_on_tile(s, &layers[i], done == 0, err));
     }
+    for (int64_t i = 0; i < n; i++)
+        if (vl_fit_is_due(s, &layers[i]))
+            VL_TRY(vl_fit_add_gradients(s, &layers[i], err));
     return VL_OK;
 }
 
@@ -55,7 +71,7 @@ static vl_status update(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
     double norm, clip = s->optimizer.rule.clip;
     VL_TRY(gradient_norm(&norm, s, layer, err));
     if (!isfinite(norm) || !isfinite(layer->step_loss))
-        return vl_fit_handle_bad_step(s, layer, norm, err);
+        return vl_fit_is_leader(s) ? vl_fit_handle_bad_step(s, layer, norm, err) : VL_OK;
     double scale = clip > 0 && norm > clip ? clip / norm : 1.0;
     vl_optimizer_move move = {.step = s->step, .age = s->step - (int64_t)layer->numbers.restart_step, .scale = scale};
     if (layer->adapter.weight.data) {
@@ -82,10 +98,12 @@ vl_status vl_fit_take_step(vl_fit_session *s, vl_error *err)
     double sum = 0;
     VL_TRY(gradients(s, layers, n, err));
     for (int64_t i = 0; i < n; i++) {
-        if (vl_fit_is_stopped(&layers[i]))
+        if (!vl_fit_is_due(s, &layers[i]))
             continue;
         double began = vl_clock();
         VL_TRY(update(s, &layers[i], err));
+        layers[i].numbers.position = (double)(s->step + 1);
+        VL_TRY(vl_fit_follow(s, &layers[i], false, err));
         layers[i].numbers.seconds += vl_clock() - began;
         if (!isfinite(layers[i].step_loss))
             continue;

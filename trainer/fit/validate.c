@@ -44,21 +44,21 @@ vl_status vl_fit_load_teacher(vl_fit_session *s, const vl_part *whole, vl_error 
     return VL_OK;
 }
 
-vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *s, vl_fit_layer *layers, int64_t n,
+vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *s, vl_fit_layer *const *layers, int64_t n,
                               const vl_part *part, vl_error *err)
 {
     vl_sampler sampler = vl_sampler_in_order(part);
     double rows[VL_CLASS_COUNT] = {0};
     memset(out, 0, (size_t)n * sizeof *out);
     for (int64_t i = 0; i < n; i++)
-        layers[i].bad_row = -1;
+        layers[i]->bad_row = -1;
     for (int64_t done = 0; done < part->n_rows && n > 0; done += s->feeder.rows) {
         VL_TRY(vl_feeder_next(&s->feeder, &sampler, part->n_rows, 1.0, err));
         VL_TRY(vl_fit_load_teacher(s, s->feeder.rows == part->n_rows ? part : NULL, err));
         for (int64_t r = 0; r < s->feeder.rows; r++)
             rows[s->feeder.token_class[r]]++;
         for (int64_t i = 0; i < n; i++)
-            VL_TRY(score_tile(out[i].by_class, s, &layers[i], err));
+            VL_TRY(score_tile(out[i].by_class, s, layers[i], err));
     }
     for (int64_t i = 0; i < n; i++)
         finish(&out[i], rows, s->config->lens.class_weights);
@@ -85,10 +85,9 @@ static vl_status note(vl_fit_session *s, vl_fit_layer *layer, const vl_fit_score
     return vl_fit_remember_best(s, layer, err);
 }
 
-vl_status vl_fit_validate(vl_fit_session *s, vl_error *err)
+/* Scores layers [n] and notes what came out. */
+static vl_status validate(vl_fit_session *s, vl_fit_layer *const *layers, int64_t n, vl_error *err)
 {
-    int64_t n;
-    vl_fit_layer *layers = vl_fit_group(s, &n);
     vl_status status = VL_OK;
     vl_fit_score *scores = vl_alloc((size_t)n, sizeof *scores);
     if (!scores)
@@ -96,12 +95,25 @@ vl_status vl_fit_validate(vl_fit_session *s, vl_error *err)
     double began = vl_clock();
     VL_GOTO(vl_fit_score_layers(scores, s, layers, n, &s->plan.validation, err));
     for (int64_t i = 0; i < n; i++) {
-        layers[i].numbers.seconds += (vl_clock() - began) / (double)n;
-        if (!vl_fit_is_stopped(&layers[i]))
-            VL_GOTO(note(s, &layers[i], &scores[i], err));
+        layers[i]->numbers.seconds += (vl_clock() - began) / (double)n;
+        VL_GOTO(note(s, layers[i], &scores[i], err));
+        layers[i]->numbers.validated = (double)s->step;
     }
-    s->validated = s->step;
 done:
     vl_free(scores);
+    return status;
+}
+
+vl_status vl_fit_validate(vl_fit_session *s, vl_error *err)
+{
+    int64_t n, due = 0;
+    vl_fit_layer *layers = vl_fit_group(s, &n), **chosen = vl_alloc((size_t)n + 1, sizeof *chosen);
+    if (!chosen)
+        return vl_fail_nomem(err, "validation");
+    for (int64_t i = 0; i < n; i++)
+        if (vl_fit_is_due(s, &layers[i]) && (int64_t)layers[i].numbers.validated != s->step)
+            chosen[due++] = &layers[i];
+    vl_status status = due > 0 ? validate(s, chosen, due, err) : VL_OK;
+    vl_free(chosen);
     return status;
 }
