@@ -39,6 +39,21 @@ PY
 expect 0 'held-out KL' "$vlens" info lens
 expect 0 'belongs to cache' "$vlens" verify lens --against cache
 expect 0 'wrote lens.npz' "$vlens" export lens --format npz --out lens.npz
+# exported files are read again and their logits recomputed, on rows of the cache and of the model
+for format in safetensors hdf5 tuned-lens; do
+    "$vlens" export lens --format $format --dtype bfloat16 --out out-$format.h5 --cache cache >/dev/null
+done
+mv out-safetensors.h5 out.safetensors && mv out-tuned-lens.h5 out-tuned
+for file in lens.npz out.safetensors out-tuned out-hdf5.h5; do
+    expect 0 '^lens: largest KL' "$vlens" verify $file --against cache --lens lens
+    expect 0 'belongs to /' "$vlens" verify $file --against "$model"
+done
+"$vlens" train flow.yaml --quiet --set output=other --set fit.seed=7 --set lens.loss=reverse_kl >/dev/null || fail "no other lens"
+expect 1 'are not those of other: KL' "$vlens" verify lens.npz --against cache --lens other
+expect 2 'none' "$vlens" verify cache --against "$model"
+[ -e lens/metrics.json ] && cp -r lens again
+expect 0 'wrote again' "$vlens" import lens.npz --out again --cache cache
+[ ! -e again/metrics.json ] || fail "the metrics of another fit stayed beside an imported lens"
 expect 0 'purple' "$vlens" topk --model "$model" --lens lens --image "$source/data/demo/images/000.png" \
     --prompt "What color is the square? Answer with one word."
 expect 0 '"vlens-topk"' "$vlens" topk --cache cache --sample 0 --lens lens --json

@@ -4,7 +4,8 @@
 
 vl_status cli_head_open(cli_head *out, const char *model, const char *cache, vl_error *err)
 {
-    const cli_common common = CLI_COMMON_INIT;
+    /* exact: what is judged by this head must not be blamed for its rounding */
+    const cli_common common = {.set = {{"precision=exact"}, 1}, .threads = -1};
     *out = (cli_head){0};
     vl_status status = cli_config(&out->config, NULL, &common, err);
     if (status == VL_OK)

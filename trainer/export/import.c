@@ -1,6 +1,8 @@
 /* import.c - lenses that other programs wrote, into our format. */
+#include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "trainer/base/file.h"
 #include "trainer/base/half.h"
@@ -154,6 +156,18 @@ static vl_status check_identity(const vl_imported *lens, const vl_import_options
     return VL_OK;
 }
 
+/* The training curves of the lens that lay there before are not those of this one. */
+static vl_status remove_metrics(const char *folder, vl_error *err)
+{
+    char *path = vl_path_join(folder, "metrics.json");
+    if (!path)
+        return vl_fail_nomem(err, folder);
+    bool failed = unlink(path) != 0 && errno != ENOENT;
+    vl_status status = failed ? vl_fail_errno(err, VL_EIO, "%s: cannot remove", path) : VL_OK;
+    vl_free(path);
+    return status;
+}
+
 static vl_status write_lens(vl_imported *lens, const vl_import_options *options, bool warned, vl_error *err)
 {
     bool bias_only;
@@ -171,6 +185,7 @@ static vl_status write_lens(vl_imported *lens, const vl_import_options *options,
                                /* measured on another model: not this lens's number */
                                .heldout_kl = warned ? NULL : lens->heldout_kl};
     VL_TRY(vl_make_directories(options->out, err));
+    VL_TRY(remove_metrics(options->out, err));
     char *file = vl_path_join(options->out, "lens.safetensors");
     vl_status status = file ? vl_lens_write(file, &content, err) : vl_fail_nomem(err, options->out);
     vl_free(file);
@@ -193,6 +208,7 @@ static vl_status import_own(const vl_import_options *options, bool *warned, vl_e
     if (*warned)
         content.heldout_kl = NULL;
     VL_GOTO(vl_make_directories(options->out, err));
+    VL_GOTO(remove_metrics(options->out, err));
     if (!(file = vl_path_join(options->out, "lens.safetensors")))
         VL_GOTO(vl_fail_nomem(err, options->out));
     VL_GOTO(vl_lens_write(file, &content, err));
