@@ -47,6 +47,12 @@ int cli_parse(const cli_command *command, const cli_option *options, int argc, c
               int min, int max);
 void cli_print_help(const cli_command *command, const cli_option *options);
 
+/* For the manual page and the completions (describe.c): `vlens help --man`. */
+int cli_help(int argc, char **argv);
+bool cli_is_describing(void);
+/* True where a table was asked for and not parsed. */
+bool cli_describe(const cli_command *command, const cli_option *options);
+
 /* ---- common to many commands ------------------------------------------------------------------------------- */
 
 /* --set, --device, --threads, --json, --quiet. */
@@ -85,7 +91,7 @@ typedef struct cli_reading {
     const int64_t *positions; /* NULL: all */
     int64_t n_positions;
     bool raw, no_exif, allow_other_model;
-    bool trajectories;        /* as in vl_reading_options */
+    bool trajectories; /* as in vl_reading_options */
 } cli_reading;
 #define CLI_READING_OPTIONS(q)                                                                                         \
     {"model", 'm', CLI_TEXT, &(q).model, "DIR", "a Hugging Face directory, or a hub id in the local cache"},           \

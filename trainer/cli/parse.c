@@ -69,6 +69,8 @@ int cli_parse(const cli_command *command, const cli_option *options, int argc, c
 {
     int n = 0;
     bool only_positional = false;
+    if (cli_describe(command, options))
+        return EXIT_DONE;
     for (int i = 0; i < argc; i++) {
         const char *word = argv[i], *value;
         if (only_positional || word[0] != '-' || !word[1]) {
