@@ -80,4 +80,6 @@ for p in "" vlm- mllama-; do
     done
 done
 "$python" "$source/tests/peers/imported.py"
+echo "== caches of families that vlens does not run"
+"$python" "$source/tests/peers/byo.py" "$source" "$vlens"
 echo "peers: all equal"
