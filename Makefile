@@ -3,7 +3,7 @@ BUILD := build/release
 VLENS := $(BUILD)/bin/vlens
 JOBS  := $(shell nproc)
 
-.PHONY: all help deps demo test test-all asan fuzz-short real peers format lint install clean
+.PHONY: all help deps demo test test-all asan fuzz-short real peers dist deb format lint install clean
 
 all: deps ## build the program and the library (release)
 	@test -f $(BUILD)/build.ninja || cmake --preset release >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
@@ -50,6 +50,12 @@ lint: ## clang-tidy over the library
 
 install: all ## install under /usr/local (DESTDIR and --prefix as CMake knows them)
 	@cmake --install $(BUILD)
+
+dist: ## a tarball of the sources, in build/dist
+	@tools/dist.sh build/dist
+
+deb: all ## Debian packages, in build/deb
+	@tools/package.sh $(BUILD) build/deb
 
 clean: ## remove all builds
 	@rm -rf build out

@@ -18,9 +18,6 @@
 
 /* ---- memory ------------------------------------------------------------------------------------------------ */
 
-/* Device memory, 64-byte aligned, uninitialised. The caller frees; freeing NULL is allowed. */
-vl_status vl_device_alloc(vl_device *device, void **out, size_t bytes, vl_error *err);
-void vl_device_free(vl_device *device, void *memory);
 /* A dense tensor in memory of its own; freed with vl_device_free(device, out->data). */
 vl_status vl_tensor_new(vl_tensor *out, vl_device *device, vl_dtype dtype, int64_t rows, int64_t columns,
                         vl_error *err);
@@ -60,9 +57,9 @@ vl_status vl_op_linear(vl_device *device, const vl_linear_args *args, vl_error *
 
 /* out = alpha * op(a) op(b) + beta * out, fp32 arithmetic (fast: operands rounded to bf16 first). */
 typedef struct vl_gemm_args {
-    vl_tensor out;     /* [m, n] */
-    vl_tensor a;       /* [m, k], or [k, m] when transpose_a; k > 0 */
-    vl_tensor b;       /* [k, n], or [n, k] when transpose_b */
+    vl_tensor out; /* [m, n] */
+    vl_tensor a;   /* [m, k], or [k, m] when transpose_a; k > 0 */
+    vl_tensor b;   /* [k, n], or [n, k] when transpose_b */
     bool transpose_a, transpose_b;
     float alpha, beta; /* beta == 0 does not read out */
     bool fast;
@@ -84,8 +81,8 @@ typedef enum vl_norm_kind { VL_NORM_RMS = 0, VL_NORM_LAYER } vl_norm_kind;
 /* RMS: x * rsqrt(mean(x^2) + eps) * weight.  Layer: (x - mean) * rsqrt(var + eps) * weight + bias.
  * Over groups of `weight.shape[0]` columns: a row of H*E columns with a weight of E is normed per head. */
 typedef struct vl_norm_args {
-    vl_tensor out; /* [M, D]; may be x itself */
-    vl_tensor x;   /* [M, D] */
+    vl_tensor out;    /* [M, D]; may be x itself */
+    vl_tensor x;      /* [M, D] */
     vl_tensor weight; /* [D] (or [E], dividing D) */
     vl_tensor bias;   /* [D] or NULL */
     vl_norm_kind kind;
@@ -95,9 +92,9 @@ vl_status vl_op_norm(vl_device *device, const vl_norm_args *args, vl_error *err)
 
 /* dx = gradient of the norm at x, given dy. */
 typedef struct vl_norm_backward_args {
-    vl_tensor dx; /* [M, D]; may be dy itself */
-    vl_tensor dy; /* [M, D] */
-    vl_tensor x;  /* [M, D], the input of the forward */
+    vl_tensor dx;     /* [M, D]; may be dy itself */
+    vl_tensor dy;     /* [M, D] */
+    vl_tensor x;      /* [M, D], the input of the forward */
     vl_tensor weight; /* [D] */
     vl_norm_kind kind;
     double eps;
@@ -121,7 +118,7 @@ typedef struct vl_attention_args {
     int n_heads, n_kv_heads;
     float scale;
     bool causal;
-    int64_t causal_offset;   /* keys that precede query 0 (a KV cache); Tk >= Tq + causal_offset */
+    int64_t causal_offset;    /* keys that precede query 0 (a KV cache); Tk >= Tq + causal_offset */
     vl_tensor q_mask, k_mask; /* [Tq], [Tk] i64 bit masks, or both NULL; each query must see a key */
     vl_tensor probabilities;  /* [Tq, H*Tk] or NULL: also write the attention weights (viewer) */
 } vl_attention_args;
@@ -197,10 +194,10 @@ typedef enum vl_metric {
     VL_METRIC_COUNT
 } vl_metric;
 typedef struct vl_metrics_args {
-    vl_tensor out;     /* [M, VL_METRIC_COUNT] */
+    vl_tensor out;                         /* [M, VL_METRIC_COUNT] */
     vl_tensor logits, lse;                 /* [M, V], [M]: q */
     vl_tensor teacher_logits, teacher_lse; /* [M, V], [M]: p; may be the same as q */
-    vl_tensor targets; /* [M] i32 or NULL */
+    vl_tensor targets;                     /* [M] i32 or NULL */
 } vl_metrics_args;
 vl_status vl_op_metrics(vl_device *device, const vl_metrics_args *args, vl_error *err);
 
@@ -211,14 +208,14 @@ typedef enum vl_loss { VL_LOSS_KL = 0, VL_LOSS_CE, VL_LOSS_REVERSE_KL, VL_LOSS_J
  * With z the student's logits, q = softmax(z):  d KL(p||q)/dz = q - p;  d CE/dz = q - onehot(target);
  * d KL(q||p)/dz = q * (log q - log p - KL(q||p));  d JS/dz = q/2 * (log(q/m) - KL(q||m)), m = (p+q)/2. */
 typedef struct vl_unembed_loss_args {
-    vl_tensor loss; /* [M], unweighted, nats */
-    vl_tensor dx;   /* [M, D]: row_weight[m] * d loss[m] / d x[m], or NULL for the loss alone */
-    vl_tensor x;    /* [M, D]: the normed student states */
-    const vl_matrix *head; /* [V, D], resident */
-    vl_tensor head_bias;   /* [V] or NULL */
+    vl_tensor loss;                        /* [M], unweighted, nats */
+    vl_tensor dx;                          /* [M, D]: row_weight[m] * d loss[m] / d x[m], or NULL for the loss alone */
+    vl_tensor x;                           /* [M, D]: the normed student states */
+    const vl_matrix *head;                 /* [V, D], resident */
+    vl_tensor head_bias;                   /* [V] or NULL */
     vl_tensor teacher_logits, teacher_lse; /* [M, V], [M]; unused by CE */
-    vl_tensor targets;     /* [M] i32, CE only; a row with target < 0 has loss 0 and gradient 0 */
-    vl_tensor row_weight;  /* [M] or NULL: 1 */
+    vl_tensor targets;                     /* [M] i32, CE only; a row with target < 0 has loss 0 and gradient 0 */
+    vl_tensor row_weight;                  /* [M] or NULL: 1 */
     vl_loss kind;
 } vl_unembed_loss_args;
 vl_status vl_op_unembed_loss(vl_device *device, const vl_unembed_loss_args *args, vl_error *err);

@@ -6,7 +6,7 @@ set -eu
 packages="python3 build-essential cmake ninja-build pkg-config
 libhdf5-dev libdnnl-dev libopenblas0-openmp libopenblas-openmp-dev libjansson-dev libyaml-dev libpcre2-dev
 libutf8proc-dev libstb-dev libjpeg-dev libjs-chart.js libcmocka-dev
-libopenmpi-dev openmpi-bin"
+libopenmpi-dev openmpi-bin debootstrap"
 
 missing=""
 for package in $packages; do

@@ -40,6 +40,9 @@ VL_API const char *vl_device_description(const vl_device *device);
 VL_API const char *vl_device_note(const vl_device *device);
 VL_API int vl_device_threads(const vl_device *device);
 
+/* Device memory, 64-byte aligned, uninitialised. The caller frees; freeing NULL is allowed. */
+VL_API vl_status vl_device_alloc(vl_device *device, void **out, size_t bytes, vl_error *err);
+VL_API void vl_device_free(vl_device *device, void *memory);
 /* Copies a dense or row-strided device tensor to dense host memory (same dtype), and back. Both wait. */
 VL_API vl_status vl_device_read(vl_device *device, void *host, const vl_tensor *tensor, vl_error *err);
 VL_API vl_status vl_device_write(vl_device *device, const vl_tensor *tensor, const void *host, vl_error *err);
