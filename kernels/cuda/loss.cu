@@ -82,28 +82,21 @@ __device__ inline float4 visit(float4 z, int64_t j, const loss_row &r, const los
     return slope;
 }
 
-__device__ inline void store_gradient(float *row, int64_t j, float4 slope, int64_t v)
+/* All four, also where the row ends among them: rows are padded. */
+__device__ inline void store_gradient(float *at, float4 slope)
 {
-    vl_store_some(row + j, slope, v - j, true);
+    vl_store4(at, slope);
 }
 
-__device__ inline void store_gradient(vl_bf16 *row, int64_t j, float4 slope, int64_t v)
+__device__ inline void store_gradient(vl_bf16 *at, float4 slope)
 {
-    if (v - j >= 4) {
-        union {
-            vl_bf16 element[4];
-            uint2 all;
-        } four;
-        vl_store(&four.element[0], slope.x), vl_store(&four.element[1], slope.y);
-        vl_store(&four.element[2], slope.z), vl_store(&four.element[3], slope.w);
-        *reinterpret_cast<uint2 *>(row + j) = four.all;
-        return;
-    }
-    vl_store(row + j, slope.x);
-    if (v - j > 1)
-        vl_store(row + j + 1, slope.y);
-    if (v - j > 2)
-        vl_store(row + j + 2, slope.z);
+    union {
+        vl_bf16 element[4];
+        uint2 all;
+    } four;
+    vl_store(&four.element[0], slope.x), vl_store(&four.element[1], slope.y);
+    vl_store(&four.element[2], slope.z), vl_store(&four.element[3], slope.w);
+    *reinterpret_cast<uint2 *>(at) = four.all;
 }
 
 /* Four logits at column j: their sums, and where WRITE their gradient. */
@@ -112,7 +105,7 @@ __device__ inline void step(float4 z, int64_t j, const loss_row &r, const loss_v
 {
     float4 slope = visit<KIND>(z, j, r, v, sums);
     if (WRITE)
-        store_gradient(reinterpret_cast<Gradient *>(r.z), j, slope, v.v);
+        store_gradient(reinterpret_cast<Gradient *>(r.z) + j, slope);
 }
 
 /* Over the whole row, once. Beyond what is kept, a bf16 gradient at column j overwrites the logits at j / 2, which lie

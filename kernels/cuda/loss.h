@@ -5,9 +5,9 @@
 #include "kernels/cuda/context.h"
 
 typedef struct vl_cuda_loss_tile {
-    float *logits;   /* [rows, V], 16-byte aligned */
-    int64_t row;     /* elements from row to row: a multiple of 4, at least V */
-    int64_t first;   /* row of the arguments that is row 0 of the tile */
+    float *logits; /* [rows, V], 16-byte aligned */
+    int64_t row;   /* elements from row to row: a multiple of 4, at least V; what is behind V is written over */
+    int64_t first; /* row of the arguments that is row 0 of the tile */
     int64_t rows, v;
     bool bf16; /* leave the gradient as bf16: row i begins where its logits began, 2 * row elements from row to row */
 } vl_cuda_loss_tile;

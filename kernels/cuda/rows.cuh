@@ -14,12 +14,12 @@ static inline unsigned vl_row_threads(int64_t n, unsigned limit)
     return threads < (int64_t)limit ? (unsigned)threads : limit;
 }
 
-/* The first n (at most 4) of four elements, `pad` in the place of the others. */
+/* The first n >= 1 (at most 4) of four elements, `pad` in the place of the others. */
 __device__ inline float4 vl_load_padded(const float *at, int64_t n, bool vector, float pad)
 {
     if (vector && n >= 4)
         return vl_load4(at);
-    return make_float4(n > 0 ? at[0] : pad, n > 1 ? at[1] : pad, n > 2 ? at[2] : pad, n > 3 ? at[3] : pad);
+    return make_float4(at[0], n > 1 ? at[1] : pad, n > 2 ? at[2] : pad, n > 3 ? at[3] : pad);
 }
 
 /* The largest value so far, and the sum of exp(value - largest): Milakov and Gimelshein, "Online normalizer calculation

@@ -153,6 +153,8 @@ static void losses_in_chunks(void **state)
         }
         check(random_problem(67, 3, 140001, VL_LOSS_KL, GRADIENT, 3), paths[way], GRADIENT, "unembed_loss");
         test_teardown(state);
+        check(random_problem(3, 2, 139992, VL_LOSS_JS, GRADIENT, 3), paths[way], GRADIENT, "unembed_loss");
+        test_teardown(state);
         check(random_problem(29, 576, 4999, VL_LOSS_KL, GRADIENT, 3), paths[way], GRADIENT, "unembed_loss");
         test_teardown(state);
     }
