@@ -61,23 +61,22 @@ __device__ inline void vl_store4(float *at, float4 value)
     *reinterpret_cast<float4 *>(at) = value;
 }
 
-/* The first n (at most 4) of four elements, the others 0. `vector`: the address allows one access for all four. */
+/* The first n (1 to 4, or more) of four elements, the others 0. `vector`: the address allows one access for all. */
 __device__ inline float4 vl_load_some(const float *at, int64_t n, bool vector)
 {
     if (vector && n >= 4)
         return vl_load4(at);
-    return make_float4(n > 0 ? at[0] : 0.0f, n > 1 ? at[1] : 0.0f, n > 2 ? at[2] : 0.0f, n > 3 ? at[3] : 0.0f);
+    return make_float4(at[0], n > 1 ? at[1] : 0.0f, n > 2 ? at[2] : 0.0f, n > 3 ? at[3] : 0.0f);
 }
 
-/* Stores the first n (at most 4). */
+/* Stores the first n (1 to 4, or more). */
 __device__ inline void vl_store_some(float *at, float4 value, int64_t n, bool vector)
 {
     if (vector && n >= 4) {
         vl_store4(at, value);
         return;
     }
-    if (n > 0)
-        at[0] = value.x;
+    at[0] = value.x;
     if (n > 1)
         at[1] = value.y;
     if (n > 2)

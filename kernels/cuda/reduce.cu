@@ -21,13 +21,13 @@ static __global__ void __launch_bounds__(WARPS *VL_WARP) column_slices(column_vi
     int64_t column = (int64_t)blockIdx.x * COLUMNS + 4 * lane, n = v.columns - column;
     int64_t first = v.rows * blockIdx.y / gridDim.y, last = v.rows * (blockIdx.y + 1) / gridDim.y;
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (int64_t i = first + warp; i < last; i += WARPS) {
+    for (int64_t i = first + warp; i < last && n > 0; i += WARPS) {
         float4 x = vl_load_some(v.x + i * v.row + column, n, v.vector);
         sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
     }
     sums[warp][lane] = sum;
     __syncthreads();
-    if (warp > 0)
+    if (warp > 0 || n <= 0)
         return;
     for (int w = 1; w < WARPS; w++) {
         float4 x = sums[w][lane];
