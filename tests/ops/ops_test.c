@@ -5,7 +5,10 @@
 #include "trainer/base/half.h"
 #include "trainer/base/rng.h"
 
-enum { N_THREADS = 2, MAX_OBJECTS = 4096, GUARD_ROWS = 2, GUARD_LEFT = 3, GUARD_RIGHT = 7, GUARD_BYTE = 0xa5 };
+enum { N_THREADS = 2, MAX_OBJECTS = 4096, GUARD_ROWS = 2, GUARD_LEFT = 3, GUARD_RIGHT = 7 };
+/* Around an input lies a signalling NaN: what is read there shows in the result, and what is computed from it and put
+ * back is no longer the same, because it is quiet then. Around an output lies a number. */
+static const uint32_t input_guard = 0xffbfffff, output_guard = 0xa5a5a5a5;
 
 vl_device *device;
 vl_error error = VL_ERROR_INIT;
@@ -71,7 +74,7 @@ static vl_tensor device_block(vl_dtype dtype, int64_t rows, int64_t columns)
     return block;
 }
 
-test_tensor *test_empty(vl_dtype dtype, int64_t rows, int64_t columns, test_layout layout)
+static test_tensor *guarded(vl_dtype dtype, int64_t rows, int64_t columns, test_layout layout, uint32_t guard)
 {
     int64_t left = layout == STRIDED ? GUARD_LEFT : 0, right = layout == STRIDED ? GUARD_RIGHT : 0;
     test_tensor *tensor = test_memory(1, sizeof *tensor);
@@ -79,11 +82,17 @@ test_tensor *test_empty(vl_dtype dtype, int64_t rows, int64_t columns, test_layo
     tensor->block = device_block(dtype, rows + 2 * GUARD_ROWS, stride);
     size_t bytes = (size_t)((rows + 2 * GUARD_ROWS) * stride) * vl_dtype_size(dtype);
     tensor->bytes = test_memory(bytes, 1);
-    memset(tensor->bytes, GUARD_BYTE, bytes);
+    for (size_t i = 0; i < bytes; i++)
+        tensor->bytes[i] = (unsigned char)(guard >> 8 * (i % 4));
     OK(vl_device_write(device, &tensor->block, tensor->bytes, &error));
     tensor->first = GUARD_ROWS * stride + left;
     tensor->t = vl_tensor_columns(vl_tensor_rows(tensor->block, GUARD_ROWS, rows), left, columns);
     return tensor;
+}
+
+test_tensor *test_empty(vl_dtype dtype, int64_t rows, int64_t columns, test_layout layout)
+{
+    return guarded(dtype, rows, columns, layout, output_guard);
 }
 
 static void store(void *at, vl_dtype dtype, double value)
@@ -116,7 +125,7 @@ static double load(const void *at, vl_dtype dtype)
 
 test_tensor *test_tensor_of(vl_dtype dtype, const double *values, int64_t rows, int64_t columns, test_layout layout)
 {
-    test_tensor *tensor = test_empty(dtype, rows, columns, layout);
+    test_tensor *tensor = guarded(dtype, rows, columns, layout, input_guard);
     size_t element = vl_dtype_size(dtype);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++)
