@@ -2,6 +2,7 @@
 """How often a lens names an object at the patches that lie on it: over held-out scenes, the share of patches inside an
 object whose top-5 holds its colour or its shape, minus the same share of patches outside every object, per state and lens,
 with a 95 % bootstrap interval over scenes. The control asks for the objects of another scene, where they would lie there.
+Chance asks, at the patches inside an object, for the words that any other object of these scenes would have.
 Words that stand in the prompt are not counted. Standard library only.
 
 patch_words.py VLENS CACHE LENS DATA [--scenes 100] [--heldout 0.4] [--seed 42] [--json FILE]
@@ -43,19 +44,23 @@ def words(text):
     return re.findall(r"[a-z]+", text.lower())
 
 
-def rates(cells, side_patches, objects, prompt):
-    """Hits inside and outside, [inside hits, inside patches, outside hits, outside patches]."""
+def rates(cells, side_patches, objects, prompt, kinds=()):
+    """[inside hits, inside patches, outside hits, outside patches, inside hits of the words of another kind of object]: the
+    last is the mean over those of `kinds`, (shape, color), that share neither word with the object."""
     covered = {tuple(p) for o in objects for p in o["patches"]}
-    counts = [0, 0, 0, 0]
+    counts = [0, 0, 0, 0, 0]
     for o in objects:
         names = {o["color"], o["shape"]} - set(prompt)
         if not names:
             continue
         inside = {tuple(p) for p in o["patches"]}
+        others = [{word for word, own in zip(kind, (o["shape"], o["color"])) if own in names} for kind in kinds
+                  if kind[0] != o["shape"] and kind[1] != o["color"]]
         for patch in side_patches:
             if patch in inside:
                 counts[0] += bool(names & cells[patch])
                 counts[1] += 1
+                counts[4] += sum(bool(other & cells[patch]) for other in others) / max(len(others), 1)
             elif patch not in covered:
                 counts[2] += bool(names & cells[patch])
                 counts[3] += 1
@@ -71,7 +76,8 @@ def difference(scenes):
 def estimate(scenes, rng):
     inside, outside = difference(scenes)
     draws = sorted((lambda d: d[0] - d[1])(difference(rng.choices(scenes, k=len(scenes)))) for _ in range(RESAMPLES))
-    return {"inside": inside, "outside": outside, "difference": inside - outside,
+    chance = sum(s[4] for s in scenes) / max(sum(s[1] for s in scenes), 1)
+    return {"inside": inside, "outside": outside, "chance": chance, "difference": inside - outside,
             "low": draws[int(0.025 * RESAMPLES)], "high": draws[int(0.975 * RESAMPLES)]}
 
 
@@ -107,18 +113,19 @@ def main():
     samples = heldout_samples(args.data, objects, args)
     if len(samples) < 2:
         sys.exit(f"{args.data}: {len(samples)} held-out scenes with objects, at least 2 are needed")
+    kinds = sorted({(o["shape"], o["color"]) for scene in objects.values() for o in scene})
     counts, wrong, n_states = {}, {}, 0
     for k, (number, image) in enumerate(samples):
         cells, prompt, n_states = read_scene(args.vlens, args.cache, args.lens, number)
         other = objects[samples[(k + 1) % len(samples)][1]]
         for key, grid in cells.items():
-            counts.setdefault(key, []).append(rates(grid, grid.keys(), objects[image], prompt))
+            counts.setdefault(key, []).append(rates(grid, grid.keys(), objects[image], prompt, kinds))
             wrong.setdefault(key, []).append(rates(grid, grid.keys(), other, prompt))
         if sys.stderr.isatty():
             print(f"\r{k + 1} of {len(samples)} scenes", end="", file=sys.stderr)
     rng = random.Random(42)
     print(f"{len(samples)} held-out scenes; top-5 holds the object's colour or shape")
-    print(f"{'state':>5} " + "  ".join(f"{n + ': inside':>13} outside  difference [95 %]      other scene" for n in LENSES))
+    print(f"{'state':>5} " + "  ".join(f"{n + ': inside':>13}  chance outside  difference [95 %]      other scene" for n in LENSES))
     result = []
     for state in range(n_states):
         row = {"state": state}
@@ -126,7 +133,7 @@ def main():
         for name in LENSES:
             e, w = estimate(counts[state, name], rng), estimate(wrong[state, name], rng)
             row[name] = {**e, "other_scene": w}
-            text += (f"{e['inside']:>13.3f} {e['outside']:>7.3f} {e['difference']:>6.3f} [{e['low']:.3f}, {e['high']:.3f}] "
+            text += (f"{e['inside']:>13.3f} {e['chance']:>7.3f} {e['outside']:>7.3f} {e['difference']:>6.3f} [{e['low']:.3f}, {e['high']:.3f}] "
                      f"{w['difference']:>12.3f}  ")
         print(text.rstrip())
         result.append(row)

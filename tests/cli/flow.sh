@@ -59,10 +59,11 @@ expect 0 'purple' "$vlens" topk --model "$model" --lens lens --image "$source/da
 expect 0 '"vlens-topk"' "$vlens" topk --cache cache --sample 0 --lens lens --json
 
 # caching: killed at any time, the same command ends with the same states
-(cd "$work" && "$vlens" cache flow.yaml --quiet --set cache.dir=killed >/dev/null 2>&1) &
+"$vlens" cache flow.yaml --quiet --set cache.dir=killed >/dev/null 2>&1 &
+pid=$!
 sleep 0.3
-pkill -KILL -f 'cache.dir=killed' 2>/dev/null
-wait 2>/dev/null
+kill -KILL "$pid" 2>/dev/null # by number: the same test may be running from another checkout
+wait "$pid" 2>/dev/null
 expect 0 'rows' "$vlens" cache flow.yaml --set cache.dir=killed
 for shard in cache/shard-*.h5; do
     cmp -s "$shard" "killed/${shard#cache/}" || fail "${shard#cache/} differs after a kill"
