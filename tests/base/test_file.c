@@ -46,6 +46,28 @@ static void atomic_file_appears_at_commit(void **state)
     expect_content(path, "new text");
 }
 
+static void file_memory_has_no_name(void **state)
+{
+    enum { BYTES = 100000 };
+    void *memory;
+    vl_error err = VL_ERROR_INIT;
+    char path[TEMP_PATH_SIZE];
+    assert_int_equal(vl_file_memory(&memory, BYTES, *state, &err), VL_OK);
+    assert_int_equal(n_entries(*state), 0);
+    unsigned char *bytes = memory;
+    assert_true(bytes[0] == 0 && bytes[BYTES - 1] == 0);
+    memset(bytes, 7, BYTES);
+    assert_int_equal(bytes[BYTES / 2], 7);
+    vl_file_memory_free(memory, BYTES);
+    vl_file_memory_free(NULL, BYTES);
+    assert_int_equal(vl_file_memory(&memory, BYTES, temp_path(path, *state, "missing"), &err), VL_EIO);
+    assert_null(memory);
+    assert_non_null(strstr(err.message, "missing"));
+    err = (vl_error)VL_ERROR_INIT;
+    assert_int_equal(vl_file_memory(&memory, (size_t)1 << 60, *state, &err), VL_EIO);
+    assert_null(memory);
+}
+
 static void atomic_file_dropped_leaves_nothing(void **state)
 {
     char path[TEMP_PATH_SIZE];
@@ -181,6 +203,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         WITH_FOLDER(atomic_file_appears_at_commit),
+        WITH_FOLDER(file_memory_has_no_name),
         WITH_FOLDER(atomic_file_dropped_leaves_nothing),
         WITH_FOLDER(atomic_file_failures),
         WITH_FOLDER(publish_renames),

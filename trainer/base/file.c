@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -55,6 +56,47 @@ void vl_map_expect(const void *data, size_t bytes)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data / page * page;
     posix_madvise((void *)begin, (uintptr_t)data + bytes - begin, POSIX_MADV_WILLNEED);
+}
+
+/* The descriptor of a file without a name. */
+static vl_status open_nameless(int *fd, const char *folder, vl_error *err)
+{
+    char *path = vl_path_join(folder, ".vlens-memory-XXXXXX");
+    if (!path)
+        return vl_fail_nomem(err, folder);
+    vl_status status = VL_OK;
+    *fd = mkstemp(path);
+    if (*fd < 0)
+        status = vl_fail_errno(err, VL_EIO, "%s: cannot make a file", folder);
+    else
+        unlink(path);
+    vl_free(path);
+    return status;
+}
+
+vl_status vl_file_memory(void **out, size_t bytes, const char *folder, vl_error *err)
+{
+    int fd;
+    *out = NULL;
+    VL_TRY(open_nameless(&fd, folder, err));
+    vl_status status = VL_OK;
+    /* All blocks now: a full disk is an error here, and would be a signal later. */
+    int failure = posix_fallocate(fd, 0, (off_t)bytes);
+    void *memory = failure ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (failure)
+        errno = failure;
+    if (memory == MAP_FAILED)
+        status = vl_fail_errno(err, VL_EIO, "%s: no room for %zu bytes", folder, bytes);
+    else
+        *out = memory;
+    close(fd);
+    return status;
+}
+
+void vl_file_memory_free(void *memory, size_t bytes)
+{
+    if (memory)
+        munmap(memory, bytes);
 }
 
 vl_status vl_file_read(char **out, size_t *size, const char *path, size_t limit, vl_error *err)

@@ -20,6 +20,11 @@ void vl_map_close(vl_map *map);
 /* Says that a part of some map will be read soon: it is brought into memory meanwhile. Advice; it cannot fail. */
 void vl_map_expect(const void *data, size_t bytes);
 
+/* Zeroed memory that belongs to a nameless file in `folder`: where memory is short, the system moves it there. For what
+ * is large and seldom touched. Freed with vl_file_memory_free, NULL allowed. Errors: VL_EIO (no room on that disk). */
+vl_status vl_file_memory(void **out, size_t bytes, const char *folder, vl_error *err);
+void vl_file_memory_free(void *memory, size_t bytes);
+
 /* Reads a file of at most `limit` bytes; *out is NUL-terminated (the NUL is not counted) and freed by the
  * caller with vl_free. Errors: VL_EIO, VL_EFORMAT (larger than the limit), VL_ENOMEM. */
 vl_status vl_file_read(char **out, size_t *size, const char *path, size_t limit, vl_error *err);

@@ -14,9 +14,12 @@ vl_status vl_feeder_new(vl_feeder *out, vl_cache *cache, vl_device *device, int6
     const vl_cache_info *info = vl_cache_get_info(cache);
     vl_status status = VL_OK;
     size_t n = (size_t)capacity, values;
-    *out = (vl_feeder){
-        .cache = cache, .device = device, .d_model = info->d_model, .capacity = capacity, .dtype = info->dtype,
-        .shuffled_state = -1};
+    *out = (vl_feeder){.cache = cache,
+                       .device = device,
+                       .d_model = info->d_model,
+                       .capacity = capacity,
+                       .dtype = info->dtype,
+                       .shuffled_state = -1};
     if (!vl_mul_size(&values, n, (size_t)info->d_model))
         return vl_fail_nomem(err, "tile of states");
     out->pieces = vl_alloc(n, sizeof *out->pieces);

@@ -144,8 +144,7 @@ static void close_session(vl_fit_session *s)
         vl_fit_group_close(s);
     for (int64_t k = 0; s->layers && k < s->n_trained; k++) {
         vl_free(s->layers[k].history);
-        vl_free(s->layers[k].kept_weight);
-        vl_free(s->layers[k].kept_bias);
+        vl_fit_kept_clear(s, &s->layers[k]);
     }
     vl_free(s->layers);
     vl_free(s->share.exchange);

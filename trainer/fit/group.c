@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "trainer/base/file.h"
 #include "trainer/base/mem.h"
 #include "trainer/fit/session.h"
 
@@ -27,16 +28,30 @@ static vl_status new_adapter(vl_adapter *out, const vl_fit_session *s, vl_error 
     return new_zeroed(&out->bias, s->device, 1, s->d_model, err);
 }
 
+static vl_status new_gradient(vl_adapter_gradient *out, const vl_fit_session *s, vl_error *err)
+{
+    vl_adapter shape = {.weight = {.data = NULL}};
+    vl_status status = new_adapter(&shape, s, err);
+    *out = (vl_adapter_gradient){shape.weight, shape.bias, true};
+    return status;
+}
+
+/* Layers whose step is one tile follow one another with all that a step is: they need one gradient between them. */
+static vl_status share_gradient(vl_fit_session *s, vl_error *err)
+{
+    if (!vl_fit_shares_gradient(s) || s->gradient.bias.data)
+        return VL_OK;
+    return new_gradient(&s->gradient, s, err);
+}
+
 static vl_status open_layer(vl_fit_layer *layer, const vl_fit_session *s, vl_error *err)
 {
-    vl_adapter gradient = {.weight = {.data = NULL}};
     VL_TRY(new_adapter(&layer->adapter, s, err));
     if (s->config->fit.early_stop && s->plan.validation.n_rows > 0)
         VL_TRY(new_adapter(&layer->best, s, err));
-    vl_status status = new_adapter(&gradient, s, err);
-    layer->gradient = (vl_adapter_gradient){gradient.weight, gradient.bias, true};
-    if (status != VL_OK)
-        return status;
+    layer->gradient = s->gradient;
+    if (!s->gradient.bias.data)
+        VL_TRY(new_gradient(&layer->gradient, s, err));
     if (layer->adapter.weight.data)
         VL_TRY(vl_optimizer_state_new(&layer->weight_state, &s->optimizer, layer->adapter.weight, err));
     return vl_optimizer_state_new(&layer->bias_state, &s->optimizer, layer->adapter.bias, err);
@@ -46,6 +61,7 @@ vl_status vl_fit_group_open(vl_fit_session *s, vl_error *err)
 {
     int64_t n;
     vl_fit_layer *layers = vl_fit_group(s, &n);
+    VL_TRY(share_gradient(s, err));
     for (int64_t i = 0; i < n; i++) {
         if (layers[i].numbers.kept > 0)
             continue;
@@ -66,6 +82,8 @@ void vl_fit_group_close(vl_fit_session *s)
     vl_fit_layer *layers = vl_fit_group(s, &n);
     for (int64_t i = 0; i < n; i++) {
         vl_fit_layer *l = &layers[i];
+        if (l->gradient.bias.data == s->gradient.bias.data)
+            l->gradient = (vl_adapter_gradient){.weight = {.data = NULL}};
         vl_tensor *tensors[] = {&l->adapter.weight, &l->adapter.bias,    &l->best.weight,
                                 &l->best.bias,      &l->gradient.weight, &l->gradient.bias};
         for (size_t k = 0; k < sizeof tensors / sizeof *tensors; k++) {
@@ -75,6 +93,9 @@ void vl_fit_group_close(vl_fit_session *s)
         vl_optimizer_state_clear(&l->weight_state, s->device);
         vl_optimizer_state_clear(&l->bias_state, s->device);
     }
+    vl_device_free(s->device, s->gradient.weight.data);
+    vl_device_free(s->device, s->gradient.bias.data);
+    s->gradient = (vl_adapter_gradient){.weight = {.data = NULL}};
 }
 
 static vl_status copy(vl_device *device, vl_tensor to, vl_tensor from, vl_error *err)
@@ -122,13 +143,33 @@ static bool all_finite(const float *x, size_t n)
     return true;
 }
 
-static vl_status to_host(float **out, const vl_fit_session *s, vl_tensor t, vl_error *err)
+vl_status vl_fit_kept_new(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
-    size_t n = (size_t)t.shape[0] * (size_t)(t.ndim == 2 ? t.shape[1] : 1);
-    *out = vl_alloc_aligned(n, sizeof **out);
-    if (!*out)
+    size_t d = (size_t)s->d_model;
+    void *memory;
+    VL_TRY(vl_file_memory(&memory, d * d * sizeof(float), s->config->output, err));
+    layer->kept_weight = memory;
+    return VL_OK;
+}
+
+void vl_fit_kept_clear(const vl_fit_session *s, vl_fit_layer *layer)
+{
+    size_t d = (size_t)s->d_model;
+    vl_file_memory_free(layer->kept_weight, d * d * sizeof(float));
+    vl_free(layer->kept_bias);
+    layer->kept_weight = layer->kept_bias = NULL;
+}
+
+static vl_status to_host(vl_fit_session *s, vl_fit_layer *l, const vl_adapter *kept, vl_error *err)
+{
+    l->kept_bias = vl_alloc((size_t)s->d_model, sizeof(float));
+    if (!l->kept_bias)
         return vl_fail_nomem(err, "adapters");
-    return vl_device_read(s->device, *out, &t, err);
+    VL_TRY(vl_device_read(s->device, l->kept_bias, &kept->bias, err));
+    if (!kept->weight.data)
+        return VL_OK;
+    VL_TRY(vl_fit_kept_new(s, l, err));
+    return vl_device_read(s->device, l->kept_weight, &kept->weight, err);
 }
 
 static vl_status keep_layer(vl_fit_session *s, vl_fit_layer *l, vl_error *err)
@@ -136,16 +177,12 @@ static vl_status keep_layer(vl_fit_session *s, vl_fit_layer *l, vl_error *err)
     bool has_best = l->best.bias.data && isfinite(l->numbers.best_loss);
     const vl_adapter *kept = has_best ? &l->best : &l->adapter;
     size_t d = (size_t)s->d_model;
-    if (kept->weight.data)
-        VL_TRY(to_host(&l->kept_weight, s, kept->weight, err));
-    VL_TRY(to_host(&l->kept_bias, s, kept->bias, err));
+    VL_TRY(to_host(s, l, kept, err));
     if (all_finite(l->kept_bias, d) && (!l->kept_weight || all_finite(l->kept_weight, d * d)))
         return VL_OK;
     vl_notice_say(&s->notice, 1, "layer %lld: its parameters are no finite numbers; the lens is written without it",
                   (long long)l->index);
-    vl_free(l->kept_weight);
-    vl_free(l->kept_bias);
-    l->kept_weight = l->kept_bias = NULL;
+    vl_fit_kept_clear(s, l);
     return VL_OK;
 }
 

@@ -202,20 +202,31 @@ static vl_status choose(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
     return VL_OK;
 }
 
-static vl_status read_kept(float **out, const vl_fit_session *s, const vl_safetensors *file, int64_t layer,
-                           const char *part, vl_error *err)
+/* *view NULL: there is none. */
+static vl_status find_kept(const vl_weight_view **view, const vl_safetensors *file, int64_t layer, const char *part,
+                           size_t n, vl_error *err)
 {
     char name[VL_FIT_NAME];
-    const vl_weight_view *view;
-    size_t d = (size_t)s->d_model, n = part[0] == 'w' ? d * d : d;
     snprintf(name, sizeof name, "kept.%lld.%s", (long long)layer, part);
-    VL_TRY(find(&view, file, name, VL_F32, n * sizeof(float), err));
-    if (!view)
+    return find(view, file, name, VL_F32, n * sizeof(float), err);
+}
+
+static vl_status read_kept(vl_fit_session *s, vl_fit_layer *layer, const vl_safetensors *file, vl_error *err)
+{
+    const vl_weight_view *weight, *bias;
+    size_t d = (size_t)s->d_model;
+    VL_TRY(find_kept(&weight, file, layer->index, "weight", d * d, err));
+    VL_TRY(find_kept(&bias, file, layer->index, "bias", d, err));
+    if (weight) {
+        VL_TRY(vl_fit_kept_new(s, layer, err));
+        memcpy(layer->kept_weight, weight->data, weight->bytes);
+    }
+    if (!bias)
         return VL_OK;
-    *out = vl_alloc_aligned(n, sizeof **out);
-    if (!*out)
+    layer->kept_bias = vl_alloc(d, sizeof(float));
+    if (!layer->kept_bias)
         return vl_fail_nomem(err, "checkpoint");
-    memcpy(*out, view->data, view->bytes);
+    memcpy(layer->kept_bias, bias->data, bias->bytes);
     return VL_OK;
 }
 
@@ -232,8 +243,7 @@ static vl_status read_host(vl_fit_session *s, vl_fit_layer *layer, vl_error *err
         memcpy(layer->history, view->data, view->bytes);
     if (!(layer->numbers.kept > 0))
         return VL_OK;
-    VL_TRY(read_kept(&layer->kept_weight, s, file, layer->index, "weight", err));
-    return read_kept(&layer->kept_bias, s, file, layer->index, "bias", err);
+    return read_kept(s, layer, file, err);
 }
 
 vl_status vl_fit_resume_layers(vl_fit_session *s, int64_t first, int64_t n, vl_error *err)

@@ -41,7 +41,8 @@ typedef struct vl_fit_layer {
     vl_adapter adapter, best;
     vl_adapter_gradient gradient;
     vl_optimizer_state weight_state, bias_state;
-    /* On the host when its group is done. NULL weight: A = 0; NULL bias: there is no adapter. */
+    /* On the host when its group is done. NULL weight: A = 0; NULL bias: there is no adapter. The matrix is memory of
+     * a file (vl_file_memory), so that the layers that are done are no burden. */
     float *kept_weight, *kept_bias;
 } vl_fit_layer;
 
@@ -68,7 +69,8 @@ typedef struct vl_fit_session {
     vl_sampler sampler;
     vl_feeder feeder;
     vl_objective objective;
-    const vl_part *teacher_of; /* the part whose only tile the objective holds the teacher of; NULL: none */
+    vl_adapter_gradient gradient; /* shared by all layers where a step is one tile; else no data */
+    const vl_part *teacher_of;    /* the part whose only tile the objective holds the teacher of; NULL: none */
     vl_optimizer_engine optimizer;
     vl_fit_layer *layers; /* [n_trained], the layers of lens.layers */
     int64_t n_trained;
@@ -95,10 +97,19 @@ static inline bool vl_fit_is_due(const vl_fit_session *session, const vl_fit_lay
     return !vl_fit_is_stopped(layer) && (int64_t)layer->numbers.position == session->step;
 }
 
+/* A step is one tile of this process alone: layers take it one after the other, with one gradient between them. */
+static inline bool vl_fit_shares_gradient(const vl_fit_session *session)
+{
+    return session->plan.tokens_per_step <= session->feeder.capacity && session->share.n_members == 1;
+}
+
 /* group.c: device memory of the layers in flight; the parameters that are kept, to the host. */
 vl_status vl_fit_group_open(vl_fit_session *session, vl_error *err);
 vl_status vl_fit_group_keep(vl_fit_session *session, vl_error *err);
 void vl_fit_group_close(vl_fit_session *session);
+/* Memory of kept_weight, and its end. */
+vl_status vl_fit_kept_new(vl_fit_session *session, vl_fit_layer *layer, vl_error *err);
+void vl_fit_kept_clear(const vl_fit_session *session, vl_fit_layer *layer);
 /* adapter -> best. */
 vl_status vl_fit_remember_best(vl_fit_session *session, vl_fit_layer *layer, vl_error *err);
 

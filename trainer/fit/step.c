@@ -34,27 +34,6 @@ static vl_status clear(vl_fit_session *s, vl_fit_layer *layer, bool gradient, vl
     return vl_op_zero(s->device, layer->gradient.bias, err);
 }
 
-static vl_status gradients(vl_fit_session *s, vl_fit_layer *layers, int64_t n, vl_error *err)
-{
-    int64_t first, rows, all = s->plan.tokens_per_step;
-    vl_fit_share_rows(s, &first, &rows);
-    if (rows < all)
-        vl_sampler_seek(&s->sampler, s->step * all + first);
-    for (int64_t i = 0; i < n; i++)
-        VL_TRY(clear(s, &layers[i], rows == 0, err));
-    for (int64_t done = 0; done < rows; done += s->feeder.rows) {
-        VL_TRY(vl_feeder_next(&s->feeder, &s->sampler, rows - done, 1.0 / (double)all, err));
-        VL_TRY(vl_fit_load_teacher(s, NULL, err));
-        for (int64_t i = 0; i < n; i++)
-            if (vl_fit_is_due(s, &layers[i]))
-                VL_TRY(layer_on_tile(s, &layers[i], done == 0, err));
-    }
-    for (int64_t i = 0; i < n; i++)
-        if (vl_fit_is_due(s, &layers[i]))
-            VL_TRY(vl_fit_add_gradients(s, &layers[i], err));
-    return VL_OK;
-}
-
 /* Norm of the gradient over matrix and bias. */
 static vl_status gradient_norm(double *out, vl_fit_session *s, const vl_fit_layer *layer, vl_error *err)
 {
@@ -91,21 +70,54 @@ static vl_status update(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
     return VL_OK;
 }
 
+/* What ends a step of a layer: its gradient is whole, and it moves. */
+static vl_status finish_layer(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+{
+    double began = vl_clock();
+    VL_TRY(vl_fit_add_gradients(s, layer, err));
+    VL_TRY(update(s, layer, err));
+    layer->numbers.position = (double)(s->step + 1);
+    VL_TRY(vl_fit_follow(s, layer, false, err));
+    layer->numbers.seconds += vl_clock() - began;
+    return VL_OK;
+}
+
+/* Gradients, tile by tile, and the updates: at the end, or of each layer at once where they share a gradient. Nothing
+ * is cancelled between the layers of a tile. */
+static vl_status walk_tiles(vl_fit_session *s, vl_fit_layer *layers, int64_t n, vl_error *err)
+{
+    int64_t first, rows, all = s->plan.tokens_per_step;
+    bool at_once = vl_fit_shares_gradient(s);
+    vl_fit_share_rows(s, &first, &rows);
+    if (rows < all)
+        vl_sampler_seek(&s->sampler, s->step * all + first);
+    for (int64_t i = 0; i < n; i++)
+        VL_TRY(clear(s, &layers[i], rows == 0, err));
+    for (int64_t done = 0; done < rows; done += s->feeder.rows) {
+        VL_TRY(vl_feeder_next(&s->feeder, &s->sampler, rows - done, 1.0 / (double)all, err));
+        VL_TRY(vl_fit_load_teacher(s, NULL, err));
+        for (int64_t i = 0; i < n; i++) {
+            if (!vl_fit_is_due(s, &layers[i]))
+                continue;
+            VL_TRY(layer_on_tile(s, &layers[i], done == 0, err));
+            if (at_once)
+                VL_TRY(finish_layer(s, &layers[i], err));
+        }
+    }
+    for (int64_t i = 0; i < n && !at_once; i++)
+        if (vl_fit_is_due(s, &layers[i]))
+            VL_TRY(finish_layer(s, &layers[i], err));
+    return VL_OK;
+}
+
 vl_status vl_fit_take_step(vl_fit_session *s, vl_error *err)
 {
     int64_t n, active = 0;
     vl_fit_layer *layers = vl_fit_group(s, &n);
     double sum = 0;
-    VL_TRY(gradients(s, layers, n, err));
+    VL_TRY(walk_tiles(s, layers, n, err));
     for (int64_t i = 0; i < n; i++) {
-        if (!vl_fit_is_due(s, &layers[i]))
-            continue;
-        double began = vl_clock();
-        VL_TRY(update(s, &layers[i], err));
-        layers[i].numbers.position = (double)(s->step + 1);
-        VL_TRY(vl_fit_follow(s, &layers[i], false, err));
-        layers[i].numbers.seconds += vl_clock() - began;
-        if (!isfinite(layers[i].step_loss))
+        if ((int64_t)layers[i].numbers.position != s->step + 1 || !isfinite(layers[i].step_loss))
             continue;
         sum += layers[i].step_loss;
         active++;
