@@ -94,6 +94,7 @@ typedef struct vl_config {
         int64_t steps; /* 0: from epochs */
         double epochs;
         int64_t tile_tokens;      /* rows whose teacher logits are held at once */
+        bool read_ahead;          /* read the next rows of the cache in a thread of its own */
         int64_t layers_in_flight; /* 0: all */
         int64_t seed;
         double validation;        /* share of the training samples used to choose, never trained on */

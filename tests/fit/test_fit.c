@@ -200,6 +200,8 @@ static void test_same_bits(void **state)
     expect_same_bits(&f, "a", "one", true);
     train(NULL, &f, "two", "fit.layers_in_flight=2", "fit.checkpoint_every=3");
     expect_same_bits(&f, "a", "two", true);
+    train(NULL, &f, "no-thread", "fit.read_ahead=false", NULL);
+    expect_same_bits(&f, "a", "no-thread", true);
     /* where a step is one tile, layers share a gradient */
     train(NULL, &f, "tile", "fit.tile_tokens=96", NULL);
     train(NULL, &f, "tile-one", "fit.tile_tokens=96", "fit.layers_in_flight=1");

@@ -193,9 +193,33 @@ static void test_sampler(void **state)
     close_fixture(&f);
 }
 
+/* Looking ahead shows what taking gives, up to the end of an epoch, and moves nothing. */
+static void test_peek(void **state)
+{
+    (void)state;
+    fixture f = open_fixture();
+    vl_error err = VL_ERROR_INIT;
+    vl_sampler sampler;
+    vl_run seen[64], taken[64];
+    make_plan(&f);
+    ok(vl_sampler_shuffled(&sampler, &f.plan.train, 5, &err), &err);
+    int64_t steps = f.plan.train.n_rows / 50, empty = 0;
+    for (int64_t step = 0; step < 3 * steps; step++) {
+        int64_t epoch = sampler.epoch, n_seen = vl_sampler_peek(&sampler, seen, 50);
+        int64_t n_taken = vl_sampler_take(&sampler, taken, 50);
+        empty += n_seen == 0;
+        assert_true(n_seen == 0 ? sampler.epoch == epoch + 1 : n_seen == n_taken);
+        assert_memory_equal(seen, taken, (size_t)n_seen * sizeof *seen);
+    }
+    assert_true(empty == 2);
+    vl_sampler_clear(&sampler);
+    close_fixture(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_peek),
         cmocka_unit_test(test_rows_are_the_right_ones),
         cmocka_unit_test(test_weights_are_class_means),
         cmocka_unit_test(test_seed_decides),

@@ -34,7 +34,7 @@ static fixture open_fixture(void)
     f.config->lens.skip_positions = 0; /* position 0 is left out by the closed form itself */
     ok(vl_device_open(&f.device, "cpu", 2, &err), &err);
     ok(vl_plan_new(&f.plan, f.config, f.cache, &err), &err);
-    ok(vl_feeder_new(&f.feeder, f.cache, f.device, 50, &err), &err);
+    ok(vl_feeder_new(&f.feeder, f.cache, f.device, 50, true, &err), &err);
     return f;
 }
 

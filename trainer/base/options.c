@@ -87,6 +87,8 @@ const vl_option vl_options[] = {
     {"fit.epochs", VL_OPTION_DOUBLE, AT(fit.epochs), "1", NULL, 0, 1e6, "passes over the training rows"},
     {"fit.tile_tokens", VL_OPTION_INT, AT(fit.tile_tokens), "1024", NULL, 1, 1 << 20,
      "rows whose teacher logits are held at once"},
+    {"fit.read_ahead", VL_OPTION_BOOL, AT(fit.read_ahead), "true", NULL, 0, 0,
+     "read the next rows in a thread of its own; the lens is the same"},
     {"fit.layers_in_flight", VL_OPTION_INT, AT(fit.layers_in_flight), "0", NULL, 0, 1024,
      "layers fitted in one pass over the cache; 0: all"},
     {"fit.seed", VL_OPTION_INT, AT(fit.seed), "42", NULL, 0, BIG, "of the order of the rows"},

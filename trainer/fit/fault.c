@@ -37,6 +37,7 @@ static vl_status state_is_finite(bool *out, vl_fit_session *s, int64_t state, in
     void *values = vl_alloc((size_t)info->d_model, vl_dtype_size(info->dtype));
     if (!values)
         return vl_fail_nomem(err, "a row of states");
+    vl_reader_rest(s->feeder.reader);
     vl_status status = vl_cache_read(values, s->cache, state, row, 1, err);
     *out = true;
     for (int64_t i = 0; status == VL_OK && i < info->d_model; i++)

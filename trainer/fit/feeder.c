@@ -9,26 +9,26 @@ static vl_status new_vector(vl_tensor *out, vl_device *device, vl_dtype dtype, i
     return VL_OK;
 }
 
-vl_status vl_feeder_new(vl_feeder *out, vl_cache *cache, vl_device *device, int64_t capacity, vl_error *err)
+vl_status vl_feeder_new(vl_feeder *out, vl_cache *cache, vl_device *device, int64_t capacity, bool background,
+                        vl_error *err)
 {
     const vl_cache_info *info = vl_cache_get_info(cache);
     vl_status status = VL_OK;
-    size_t n = (size_t)capacity, values;
+    size_t n = (size_t)capacity;
     *out = (vl_feeder){.cache = cache,
                        .device = device,
                        .d_model = info->d_model,
                        .capacity = capacity,
                        .dtype = info->dtype,
                        .shuffled_state = -1};
-    if (!vl_mul_size(&values, n, (size_t)info->d_model))
-        return vl_fail_nomem(err, "tile of states");
     out->pieces = vl_alloc(n, sizeof *out->pieces);
     out->weight = vl_alloc(n, sizeof *out->weight);
     out->target = vl_alloc(n, sizeof *out->target);
     out->token_class = vl_alloc(n, 1);
-    out->host = vl_alloc_aligned(values, vl_dtype_size(info->dtype));
-    if (!out->pieces || !out->weight || !out->target || !out->token_class || !out->host)
+    out->next_pieces = vl_alloc(n, sizeof *out->next_pieces);
+    if (!out->pieces || !out->weight || !out->target || !out->token_class || !out->next_pieces)
         VL_GOTO(vl_fail_nomem(err, "tile of states"));
+    VL_GOTO(vl_reader_new(&out->reader, cache, capacity, background, err));
     if (info->dtype != VL_F32)
         VL_GOTO(vl_tensor_new(&out->stored, device, info->dtype, capacity, info->d_model, err));
     VL_GOTO(vl_tensor_new(&out->wide, device, VL_F32, capacity, info->d_model, err));
@@ -44,6 +44,7 @@ void vl_feeder_clear(vl_feeder *f)
 {
     if (!f->device)
         return;
+    vl_reader_free(f->reader);
     vl_device_free(f->device, f->stored.data);
     vl_device_free(f->device, f->wide.data);
     vl_device_free(f->device, f->row_weight.data);
@@ -52,7 +53,7 @@ void vl_feeder_clear(vl_feeder *f)
     vl_free(f->weight);
     vl_free(f->target);
     vl_free(f->token_class);
-    vl_free(f->host);
+    vl_free(f->next_pieces);
     *f = (vl_feeder){.cache = NULL};
 }
 
@@ -71,7 +72,10 @@ vl_status vl_feeder_next(vl_feeder *f, vl_sampler *sampler, int64_t rows, double
     const vl_cache_tokens *tokens = vl_cache_get_tokens(f->cache);
     if (f->notice)
         VL_TRY(vl_notice_poll(f->notice, err));
-    f->n_pieces = vl_sampler_take(sampler, f->pieces, rows < f->capacity ? rows : f->capacity);
+    f->sampler = sampler;
+    f->asked = rows < f->capacity ? rows : f->capacity;
+    f->first_state = VL_FEEDER_NOTHING;
+    f->n_pieces = vl_sampler_take(sampler, f->pieces, f->asked);
     f->rows = 0;
     for (int64_t p = 0; p < f->n_pieces; p++) {
         for (int64_t k = 0; k < f->pieces[p].n; k++, f->rows++) {
@@ -99,36 +103,48 @@ int64_t vl_feeder_cache_row(const vl_feeder *f, int64_t row)
 
 /* The second half before the first: every row (but the last of an odd number) gets the target of another one, the same
  * one for all layers. */
-static void turn_rows(vl_feeder *f, size_t row_bytes)
+static void turn_rows(const vl_feeder *f, unsigned char *low)
 {
-    unsigned char *low = f->host, *high = low + (size_t)(f->rows / 2) * row_bytes;
-    for (size_t i = 0; i < (size_t)(f->rows / 2) * row_bytes; i++) {
+    size_t half = (size_t)(f->rows / 2) * (size_t)f->d_model * vl_dtype_size(f->dtype);
+    unsigned char *high = low + half;
+    for (size_t i = 0; i < half; i++) {
         unsigned char byte = low[i];
         low[i] = high[i];
         high[i] = byte;
     }
 }
 
-vl_status vl_feeder_read(vl_feeder *f, int64_t state, vl_error *err)
+static void read_ahead(vl_feeder *f, int64_t next)
 {
-    char *to = f->host;
-    size_t row_bytes = (size_t)f->d_model * vl_dtype_size(f->dtype);
-    for (int64_t p = 0; p < f->n_pieces; p++) {
-        VL_TRY(vl_cache_read(to, f->cache, state, f->pieces[p].first, f->pieces[p].n, err));
-        to += (size_t)f->pieces[p].n * row_bytes;
-    }
+    vl_reading_order order = {f->pieces, f->n_pieces, next};
+    if (next == VL_FEEDER_NEXT_TILE)
+        order =
+            (vl_reading_order){f->next_pieces, vl_sampler_peek(f->sampler, f->next_pieces, f->asked), f->first_state};
+    if (next != VL_FEEDER_NOTHING)
+        vl_reader_ask(f->reader, &order);
+}
+
+vl_status vl_feeder_read(const void **rows, vl_feeder *f, int64_t state, int64_t next, vl_error *err)
+{
+    if (f->first_state == VL_FEEDER_NOTHING)
+        f->first_state = state;
+    void *taken;
+    VL_TRY(vl_reader_take(&taken, f->reader, &(vl_reading_order){f->pieces, f->n_pieces, state}, err));
     if (state == f->shuffled_state)
-        turn_rows(f, row_bytes);
+        turn_rows(f, taken);
+    *rows = taken;
+    read_ahead(f, next);
     return VL_OK;
 }
 
-vl_status vl_feeder_load(vl_tensor *out, vl_feeder *f, int64_t state, vl_error *err)
+vl_status vl_feeder_load(vl_tensor *out, vl_feeder *f, int64_t state, int64_t next, vl_error *err)
 {
+    const void *rows;
     *out = vl_tensor_rows(f->wide, 0, f->rows);
-    VL_TRY(vl_feeder_read(f, state, err));
+    VL_TRY(vl_feeder_read(&rows, f, state, next, err));
     if (f->dtype == VL_F32)
-        return vl_device_write(f->device, out, f->host, err);
+        return vl_device_write(f->device, out, rows, err);
     vl_tensor stored = vl_tensor_rows(f->stored, 0, f->rows);
-    VL_TRY(vl_device_write(f->device, &stored, f->host, err));
+    VL_TRY(vl_device_write(f->device, &stored, rows, err));
     return vl_op_cast(f->device, &(vl_cast_args){.out = *out, .x = stored}, err);
 }

@@ -127,7 +127,7 @@ static vl_status open_machinery(vl_fit_session *s, vl_error *err)
     int64_t most = s->plan.tokens_per_step > LEAST_TILE ? s->plan.tokens_per_step : LEAST_TILE;
     int64_t tile = s->config->fit.tile_tokens < most ? s->config->fit.tile_tokens : most;
     vl_optimizer_rule rule = vl_optimizer_rule_of(s->config, s->d_model, s->plan.steps);
-    VL_TRY(vl_feeder_new(&s->feeder, s->cache, s->device, tile, err));
+    VL_TRY(vl_feeder_new(&s->feeder, s->cache, s->device, tile, s->config->fit.read_ahead, err));
     if (s->config->lens.targets == VL_TARGETS_SHUFFLED)
         s->feeder.shuffled_state = s->n_layers;
     s->feeder.notice = &s->notice;

@@ -45,10 +45,11 @@ static vl_status load_pair(collector *c, vl_error *err)
 {
     vl_feeder *f = c->feeder;
     int64_t n = f->rows * f->d_model;
-    VL_TRY(vl_feeder_read(f, c->final_state, err));
-    widen_rows(c->y, f->host, f->dtype, n, c->threads);
-    VL_TRY(vl_feeder_read(f, c->state, err));
-    widen_rows(c->x, f->host, f->dtype, n, c->threads);
+    const void *rows;
+    VL_TRY(vl_feeder_read(&rows, f, c->final_state, c->state, err));
+    widen_rows(c->y, rows, f->dtype, n, c->threads);
+    VL_TRY(vl_feeder_read(&rows, f, c->state, VL_FEEDER_NEXT_TILE, err));
+    widen_rows(c->x, rows, f->dtype, n, c->threads);
 #pragma omp parallel for schedule(static) num_threads(c->threads)
     for (int64_t i = 0; i < n; i++)
         c->y[i] -= c->x[i];

@@ -60,5 +60,8 @@ void vl_sampler_seek(vl_sampler *sampler, int64_t rows);
 /* The next `rows` rows as pieces (at most `rows` of them); returns how many pieces. Fewer rows only at the end of a
  * walk in file order. */
 int64_t vl_sampler_take(vl_sampler *sampler, vl_run *pieces, int64_t rows);
+/* What the next vl_sampler_take would give, without going there; nothing at the end of an epoch, whose successor is not
+ * shuffled yet. */
+int64_t vl_sampler_peek(const vl_sampler *sampler, vl_run *pieces, int64_t rows);
 
 #endif

@@ -52,10 +52,24 @@ void vl_sampler_seek(vl_sampler *s, int64_t rows)
     }
 }
 
+/* At most `rows` rows of the current run. */
+static vl_run next_piece(vl_sampler *s, int64_t rows)
+{
+    const vl_run *run = current(s);
+    int64_t left = run->n - s->offset, take = left < rows ? left : rows;
+    vl_run piece = {run->first + s->offset, take};
+    s->offset += take;
+    if (s->offset == run->n) {
+        s->offset = 0;
+        s->index++;
+    }
+    return piece;
+}
+
 int64_t vl_sampler_take(vl_sampler *s, vl_run *pieces, int64_t rows)
 {
     int64_t n = 0;
-    while (rows > 0) {
+    for (; rows > 0; rows -= pieces[n++].n) {
         if (s->index == s->part->n_runs) {
             if (!s->order)
                 break;
@@ -63,15 +77,19 @@ int64_t vl_sampler_take(vl_sampler *s, vl_run *pieces, int64_t rows)
             s->index = 0;
             shuffle(s);
         }
-        const vl_run *run = current(s);
-        int64_t left = run->n - s->offset, take = left < rows ? left : rows;
-        pieces[n++] = (vl_run){run->first + s->offset, take};
-        rows -= take;
-        s->offset += take;
-        if (s->offset == run->n) {
-            s->offset = 0;
-            s->index++;
-        }
+        pieces[n] = next_piece(s, rows);
+    }
+    return n;
+}
+
+int64_t vl_sampler_peek(const vl_sampler *s, vl_run *pieces, int64_t rows)
+{
+    vl_sampler ahead = *s;
+    int64_t n = 0;
+    for (; rows > 0; rows -= pieces[n++].n) {
+        if (ahead.index == ahead.part->n_runs)
+            return 0;
+        pieces[n] = next_piece(&ahead, rows);
     }
     return n;
 }

@@ -149,8 +149,9 @@ typedef struct vl_fit_score {
 } vl_fit_score;
 vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *session, vl_fit_layer *const *layers, int64_t n,
                               const vl_part *part, vl_error *err);
-/* The teacher of the feeder's tile, for all layers that follow; `whole` as for teacher_of, NULL for a tile of many. */
-vl_status vl_fit_load_teacher(vl_fit_session *session, const vl_part *whole, vl_error *err);
+/* The teacher of the feeder's tile, for all layers that follow; `whole` as for teacher_of, NULL for a tile of many.
+ * `next`: the state that will be read next. */
+vl_status vl_fit_load_teacher(vl_fit_session *session, const vl_part *whole, int64_t next, vl_error *err);
 /* Scores the layers that take part in the next step, once at each position; notes start, last and best. */
 vl_status vl_fit_validate(vl_fit_session *session, vl_error *err);
 

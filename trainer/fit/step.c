@@ -7,12 +7,12 @@
 #include "trainer/base/file.h"
 #include "trainer/fit/session.h"
 
-static vl_status layer_on_tile(vl_fit_session *s, vl_fit_layer *layer, bool fresh, vl_error *err)
+static vl_status layer_on_tile(vl_fit_session *s, vl_fit_layer *layer, bool fresh, int64_t next, vl_error *err)
 {
     vl_objective_tile tile = {.row_weight = vl_feeder_row_weight(&s->feeder), .targets = vl_feeder_targets(&s->feeder)};
     double began = vl_clock();
     layer->gradient.fresh = fresh;
-    VL_TRY(vl_feeder_load(&tile.h, &s->feeder, layer->index, err));
+    VL_TRY(vl_feeder_load(&tile.h, &s->feeder, layer->index, next, err));
     VL_TRY(vl_objective_layer(&s->objective, &tile, &layer->adapter, &layer->gradient, err));
     for (int64_t r = 0; r < s->feeder.rows; r++)
         layer->step_loss += (double)s->feeder.weight[r] * (double)s->objective.host_loss[r];
@@ -82,6 +82,14 @@ static vl_status finish_layer(vl_fit_session *s, vl_fit_layer *layer, vl_error *
     return VL_OK;
 }
 
+/* The state that layers [i, n) will need first. */
+static int64_t next_state(const vl_fit_session *s, const vl_fit_layer *layers, int64_t i, int64_t n)
+{
+    while (i < n && !vl_fit_is_due(s, &layers[i]))
+        i++;
+    return i < n ? layers[i].index : VL_FEEDER_NEXT_TILE;
+}
+
 /* Gradients, tile by tile, and the updates: at the end, or of each layer at once where they share a gradient. Nothing
  * is cancelled between the layers of a tile. */
 static vl_status walk_tiles(vl_fit_session *s, vl_fit_layer *layers, int64_t n, vl_error *err)
@@ -95,11 +103,11 @@ static vl_status walk_tiles(vl_fit_session *s, vl_fit_layer *layers, int64_t n, 
         VL_TRY(clear(s, &layers[i], rows == 0, err));
     for (int64_t done = 0; done < rows; done += s->feeder.rows) {
         VL_TRY(vl_feeder_next(&s->feeder, &s->sampler, rows - done, 1.0 / (double)all, err));
-        VL_TRY(vl_fit_load_teacher(s, NULL, err));
+        VL_TRY(vl_fit_load_teacher(s, NULL, next_state(s, layers, 0, n), err));
         for (int64_t i = 0; i < n; i++) {
             if (!vl_fit_is_due(s, &layers[i]))
                 continue;
-            VL_TRY(layer_on_tile(s, &layers[i], done == 0, err));
+            VL_TRY(layer_on_tile(s, &layers[i], done == 0, next_state(s, layers, i + 1, n), err));
             if (at_once)
                 VL_TRY(finish_layer(s, &layers[i], err));
         }

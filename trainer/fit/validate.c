@@ -7,10 +7,10 @@
 #include "trainer/fit/session.h"
 
 /* Adds the tile's losses of one layer to sums [VL_CLASS_COUNT]. */
-static vl_status score_tile(double *sums, vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+static vl_status score_tile(double *sums, vl_fit_session *s, vl_fit_layer *layer, int64_t next, vl_error *err)
 {
     vl_objective_tile tile = {.targets = vl_feeder_targets(&s->feeder)};
-    VL_TRY(vl_feeder_load(&tile.h, &s->feeder, layer->index, err));
+    VL_TRY(vl_feeder_load(&tile.h, &s->feeder, layer->index, next, err));
     VL_TRY(vl_objective_layer(&s->objective, &tile, &layer->adapter, NULL, err));
     for (int64_t r = 0; r < s->feeder.rows; r++)
         sums[s->feeder.token_class[r]] += (double)s->objective.host_loss[r];
@@ -32,13 +32,13 @@ static void finish(vl_fit_score *score, const double *rows, const double *weight
     score->loss = total > 0 ? sum / total : (double)NAN;
 }
 
-vl_status vl_fit_load_teacher(vl_fit_session *s, const vl_part *whole, vl_error *err)
+vl_status vl_fit_load_teacher(vl_fit_session *s, const vl_part *whole, int64_t next, vl_error *err)
 {
     vl_tensor teacher;
     if (!vl_objective_needs_teacher(&s->objective) || (whole && s->teacher_of == whole))
         return VL_OK;
     s->teacher_of = NULL;
-    VL_TRY(vl_feeder_load(&teacher, &s->feeder, s->n_layers, err));
+    VL_TRY(vl_feeder_load(&teacher, &s->feeder, s->n_layers, next, err));
     VL_TRY(vl_objective_teacher(&s->objective, teacher, err));
     s->teacher_of = whole;
     return VL_OK;
@@ -54,11 +54,12 @@ vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *s, vl_fit_layer
         layers[i]->bad_row = -1;
     for (int64_t done = 0; done < part->n_rows && n > 0; done += s->feeder.rows) {
         VL_TRY(vl_feeder_next(&s->feeder, &sampler, part->n_rows, 1.0, err));
-        VL_TRY(vl_fit_load_teacher(s, s->feeder.rows == part->n_rows ? part : NULL, err));
+        VL_TRY(vl_fit_load_teacher(s, s->feeder.rows == part->n_rows ? part : NULL, layers[0]->index, err));
         for (int64_t r = 0; r < s->feeder.rows; r++)
             rows[s->feeder.token_class[r]]++;
         for (int64_t i = 0; i < n; i++)
-            VL_TRY(score_tile(out[i].by_class, s, layers[i], err));
+            VL_TRY(
+                score_tile(out[i].by_class, s, layers[i], i + 1 < n ? layers[i + 1]->index : VL_FEEDER_NEXT_TILE, err));
     }
     for (int64_t i = 0; i < n; i++)
         finish(&out[i], rows, s->config->lens.class_weights);

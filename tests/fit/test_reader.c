@@ -1,0 +1,86 @@
+/* Reading ahead: what was asked for is there, what was not is read all the same, and errors arrive with the read that
+ * they belong to. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/fit/fit_test.h"
+#include "trainer/fit/reader.h"
+
+enum { WIDTH = 16, STATES = 4 };
+
+static void expect_rows(vl_reader *reader, vl_cache *cache, const vl_reading_order *order)
+{
+    vl_error err = VL_ERROR_INIT;
+    void *rows;
+    uint16_t wanted[WIDTH];
+    ok(vl_reader_take(&rows, reader, order, &err), &err);
+    const uint16_t *got = rows;
+    for (int64_t p = 0; p < order->n; p++)
+        for (int64_t k = 0; k < order->pieces[p].n; k++, got += WIDTH) {
+            ok(vl_cache_read(wanted, cache, order->state, order->pieces[p].first + k, 1, &err), &err);
+            assert_memory_equal(got, wanted, sizeof wanted);
+        }
+}
+
+static void test_with(bool background, int64_t expected_ahead)
+{
+    char *folder = folder_new();
+    vl_cache *cache = small_cache(folder);
+    vl_reader *reader;
+    vl_error err = VL_ERROR_INIT;
+    const vl_run pieces[] = {{100, 20}, {7, 3}, {300, 40}}, others[] = {{0, 5}};
+    void *rows;
+    int64_t ahead, all;
+    ok(vl_reader_new(&reader, cache, 64, background, &err), &err);
+    for (int64_t state = 0; state < STATES; state++) {
+        vl_reading_order order = {pieces, 3, state};
+        expect_rows(reader, cache, &order);
+        if (state + 1 < STATES)
+            vl_reader_ask(reader, &(vl_reading_order){pieces, 3, state + 1});
+        vl_reader_rest(reader);
+    }
+    vl_reader_ask(reader, &(vl_reading_order){pieces, 2, 1});
+    vl_reader_rest(reader);
+    expect_rows(reader, cache, &(vl_reading_order){others, 1, 1}); /* other rows */
+    vl_reader_ask(reader, &(vl_reading_order){others, 1, 2});
+    vl_reader_ask(reader, &(vl_reading_order){pieces, 2, 2}); /* the last one counts */
+    vl_reader_rest(reader);
+    expect_rows(reader, cache, &(vl_reading_order){pieces, 2, 2});
+    vl_reader_count(reader, &ahead, &all);
+    assert_int_equal(ahead, expected_ahead);
+    assert_int_equal(all, STATES + 2);
+    vl_reading_order bad = {others, 1, STATES};
+    vl_reader_ask(reader, &bad);
+    vl_reader_rest(reader);
+    expect_rows(reader, cache, &(vl_reading_order){others, 1, 3}); /* an error that nobody waits for is no error */
+    vl_reader_ask(reader, &bad);
+    assert_int_equal(vl_reader_take(&rows, reader, &bad, &err), VL_EINVAL);
+    assert_non_null(strstr(err.message, "state 4"));
+    vl_reader_ask(reader, &(vl_reading_order){pieces, 3, 0});
+    vl_reader_free(reader); /* in the middle */
+    vl_cache_close(cache);
+    folder_remove(folder);
+}
+
+static void test_ahead(void **state)
+{
+    (void)state;
+    test_with(true, STATES);
+}
+
+static void test_without_a_thread(void **state)
+{
+    (void)state;
+    test_with(false, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_ahead), cmocka_unit_test(test_without_a_thread)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
