@@ -53,9 +53,9 @@ static vl_status cpu_open(void **context, int index, int threads, vl_error *err)
     cpu->threads = threads > 0 ? threads : available;
     /* One OpenMP pool serves our loops, oneDNN and OpenBLAS: its size is the process's. */
     omp_set_num_threads(cpu->threads);
-#ifdef __x86_64__
-    cpu->has_bf16_gemm = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                         __builtin_cpu_supports("avx512vl");
+#if defined(__x86_64__) && !defined(VL_CPU_MOST)
+    cpu->has_bf16_gemm =
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     cpu->has_avx512_bf16 = cpu->has_bf16_gemm && __builtin_cpu_supports("avx512bf16");
 #endif
     if (dnnl_engine_create(&cpu->engine, dnnl_cpu, 0) != dnnl_success ||

@@ -90,7 +90,8 @@ def main():
         write_cache(cache, a)
     config = lens + ".yaml"
     with open(config, "w", encoding="utf-8") as f:
-        f.write(f"output: {lens}\ncache: {{dir: {cache}}}\nlens: {{ridge: 0.01}}\neval: {{bootstrap: 0}}\n"
+        f.write(f"output: {lens}\ncache: {{dir: {cache}}}\nlens: {{ridge: 0.01}}\n"
+                "eval: {bootstrap: 0, max_tokens: 128}\n"
                 f"fit: {{optimizer: adam, steps: {a.steps}, tokens_per_step: 64, checkpoint_every: {a.steps // 2}, "
                 f"validate_every: {a.steps // 2}, layers_in_flight: {a.layers_in_flight}}}\n")
     train = largest([a.vlens, "train", config, "--fresh", "--quiet"])

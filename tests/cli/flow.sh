@@ -122,5 +122,8 @@ for samples in (1, 2):
     assert flops["share"] > 0 and abs(tokens["median"] * tokens["median_seconds"] - 30 * samples) < 0.1
 assert 0 < result["memory"]["anonymous_bytes"] < 1 << 30, result["memory"]
 PY
+expect 0 'in order' "$vlens" bench cache cache
+expect 0 'no reading ahead' "$vlens" bench train flow.yaml --steps 1
+expect 1 'no_such' "$vlens" bench cache no_such
 
 finish

@@ -56,6 +56,11 @@ bool test_has_bf16(void)
     return strcmp(vl_device_name(device), "cpu") != 0 || ((const vl_cpu *)device->context)->has_bf16_gemm;
 }
 
+bool test_has_panels(void)
+{
+    return strcmp(vl_device_name(device), "cpu") == 0 && ((const vl_cpu *)device->context)->has_avx512_bf16;
+}
+
 void *test_memory(size_t count, size_t size)
 {
     assert_true(n_host < MAX_OBJECTS);

@@ -33,6 +33,8 @@ void test_refused(vl_status status, const char *call, const char *file, int line
 void test_reopen(int n_threads);
 /* Whether 16-bit products are rounded to bf16: false on a CPU without AVX-512, which computes them in fp32. */
 bool test_has_bf16(void);
+/* A CPU whose processor runs our own bf16 micro-kernel. */
+bool test_has_panels(void);
 
 /* Host memory until the end of the test. */
 void *test_memory(size_t count, size_t size);

@@ -13,6 +13,10 @@ static const cli_command subjects[] = {
      "Random prompts with a picture each, all in one pass over the weights, and one of them alone. Peak anonymous "
      "memory is what the process holds beyond the mapped weights.",
      bench_forward},
+    {"bench cache", "CACHE", "reading a cache", "From the system's page cache, where it fits; checksums are verified.",
+     bench_cache},
+    {"bench train", "CONFIG", "steps of the fit on the cache of a configuration",
+     "From the logit lens, without validation, all layers of lens.layers; nothing is kept.", bench_train},
 };
 enum { N_SUBJECTS = sizeof subjects / sizeof subjects[0] };
 
