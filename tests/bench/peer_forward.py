@@ -49,8 +49,14 @@ def run_vlens(args):
                str(args.threads), "--json"] + (["--cpu-time"] if args.cpu_time else [])
     result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     lines = {(line["name"], line["unit"]): line for line in result["forward"]["results"][0]["lines"]}
-    key = f"{args.samples} x {args.tokens} tokens", f"1 x {args.tokens} tokens"
-    return [lines[k, "tokens/s"]["median"] for k in key]
+    peak = next(iter(lines.values()))
+    print(f"vlens: library's packed product {peak['median']:.0f} GFLOP/s; peak anonymous memory "
+          f"{result['memory']['peak_anonymous_bytes'] / 2 ** 20:.0f} MiB", flush=True)
+    keys = f"{args.samples} x {args.tokens} tokens", f"1 x {args.tokens} tokens"
+    for key in keys:
+        print(f"vlens: {key}: {lines[key, 'GFLOP/s']['median']:.0f} GFLOP/s, "
+              f"{100 * lines[key, 'GFLOP/s']['share']:.1f} % of it", flush=True)
+    return [lines[key, "tokens/s"]["median"] for key in keys]
 
 
 def anonymous_bytes():

@@ -26,6 +26,7 @@ expect 2 'expected a size like' "$vlens" bench kl --size 64
 expect 2 'rounds, at most' "$vlens" bench kl --size 64x256 --rows 8 --rounds 1000
 expect 2 'expected --model' "$vlens" bench forward
 expect 1 'nowhere' "$vlens" bench forward --model nowhere/
+expect 2 '99 blocks, the model has' "$vlens" bench forward --model "$model" --blocks 99
 expect 2 'samples of' "$vlens" bench forward --model "$model" --samples 1000
 expect 0 'usage: vlens train' "$vlens" train --help
 

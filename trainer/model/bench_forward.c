@@ -142,7 +142,6 @@ static void put(vl_bench_result *out, const char *name, double *seconds, int rou
 {
     vl_bench_line *line = &out->line[out->n++];
     qsort(seconds, (size_t)rounds, sizeof *seconds, by_value);
-    snprintf(line->name, sizeof line->name, "%s", name);
     *line =
         (vl_bench_line){.median = seconds[rounds / 2], .best = seconds[0], .work = work, .unit = unit, .share = NAN};
     snprintf(line->name, sizeof line->name, "%s", name);
@@ -159,8 +158,8 @@ static void fill(vl_bench_result *out, bench *b)
     double n = (double)b->options.tokens;
     char name[64];
     *out = (vl_bench_result){.n = 0};
-    snprintf(out->title, sizeof out->title, "forward of %s, %d blocks, %.2f billion weights in %s",
-             b->model->info.model_type, b->options.blocks, (double)b->model->info.n_parameters * 1e-9,
+    snprintf(out->title, sizeof out->title, "forward of %s, %d blocks, %.1f million weights in %s",
+             b->model->info.model_type, b->options.blocks, (double)b->model->info.n_parameters * 1e-6,
              b->model->info.weight_dtype);
     put(out, "library's product, packed", b->peak_seconds, rounds, b->peak_flops / 1e9, flops);
     snprintf(name, sizeof name, "%d x %.0f tokens", samples, n);
@@ -183,6 +182,9 @@ vl_status vl_bench_forward(vl_bench_result *out, vl_model *model, const vl_bench
     if (b.options.rounds > MAX_ROUNDS || b.options.samples > 256 || b.options.tokens > 1 << 17)
         return vl_fail(err, VL_EINVAL, "benchmark: %d rounds, %lld samples of %lld tokens, at most %d, 256 and 131072",
                        b.options.rounds, (long long)b.options.samples, (long long)b.options.tokens, MAX_ROUNDS);
+    if (options->blocks > model->info.n_layers)
+        return vl_fail(err, VL_EINVAL, "benchmark: %d blocks, the model has %lld", options->blocks,
+                       (long long)model->info.n_layers);
     b.options.blocks = options->blocks > 0 ? options->blocks : (int)model->info.n_layers;
     VL_GOTO(prepare(&b, err));
     VL_GOTO(run(&b.first, &b, (int)b.options.samples, err));

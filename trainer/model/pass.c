@@ -7,7 +7,7 @@
 #include "trainer/model/buffers.h"
 
 /* Gate and up of this many rows are held at a time: beyond it the products gain nothing from more rows. */
-enum { MLP_ROWS = 2048 };
+enum { MLP_ROWS = 3072 };
 
 static int64_t max_i64(int64_t a, int64_t b)
 {
