@@ -10,6 +10,7 @@ without a KV cache, with the logits of one position, and with output_hidden_stat
 import argparse
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import time
@@ -66,13 +67,36 @@ def anonymous_bytes():
     return -1
 
 
+def open_mapped(path):
+    """The model with its weights left in the mapped files: from_pretrained would copy them."""
+    import torch
+    from safetensors import safe_open
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    config = LlavaConfig.from_pretrained(path)
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config)
+    tensors = {}
+    for shard in sorted(pathlib.Path(path).glob("*.safetensors")):
+        with safe_open(shard, "pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}
+    model.load_state_dict(tensors, assign=True)
+    for module in model.modules():  # buffers that no file holds
+        if hasattr(module, "rotary_emb"):
+            module.rotary_emb = LlamaRotaryEmbedding(config=config.text_config)
+    embeddings = model.vision_tower.vision_model.embeddings
+    embeddings.position_ids = torch.arange(embeddings.num_positions).expand(1, -1)
+    left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
+    assert not left, left
+    return model.eval()
+
+
 def run_transformers(args):
     import torch
-    from transformers import LlavaForConditionalGeneration
 
     torch.set_num_threads(args.threads)
-    model = LlavaForConditionalGeneration.from_pretrained(args.model, torch_dtype=torch.bfloat16,
-                                                          low_cpu_mem_usage=True).eval()
+    model = open_mapped(args.model)
     if args.blocks:
         del model.language_model.model.layers[args.blocks:]
     ids, pixels = prompts(model.config, args.samples, args.tokens)
