@@ -1,3 +1,9 @@
+include(CheckPIESupported)
+check_pie_supported(LANGUAGES C)
+
+# What the linker is asked for, of everything that is linked (tests/robust/hardening.sh looks at the result).
+add_link_options(-Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack)
+
 # One place for the flags that every target gets.
 function(vlens_target_defaults target)
   target_compile_definitions(${target} PRIVATE _DEFAULT_SOURCE _POSIX_C_SOURCE=200809L

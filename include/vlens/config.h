@@ -62,6 +62,7 @@ typedef struct vl_config {
         int64_t seed;              /* of the split and of the choice of positions */
         vl_template chat_template; /* data.template */
         bool exif;
+        int64_t max_pixels; /* of a picture: larger ones are refused */
         bool allow_outside; /* image paths may leave the image folder */
     } data;
     struct {

@@ -55,12 +55,16 @@ VL_API const vl_tokenizer *vl_model_tokenizer(const vl_model *model);
 
 /* ---- prompts ----------------------------------------------------------------------------------------------- */
 
+/* A picture of so many pixels is decoded in less than 256 MiB, whatever kind of PNG it is. */
+#define VL_PROMPT_MAX_PIXELS 16000000
+
 typedef struct vl_prompt {
     const char *text;              /* UTF-8 */
     const char *const *image_paths;
     int n_images;
     bool raw;         /* template none: the text is taken as it is (it must hold the image tokens itself) */
     bool ignore_exif; /* do not turn pictures by their EXIF orientation */
+    int64_t max_pixels; /* refuse larger pictures, before they are decoded; 0: VL_PROMPT_MAX_PIXELS */
     int64_t max_tokens; /* refuse longer sequences; 0: the model's own limit */
 } vl_prompt;
 

@@ -90,6 +90,6 @@ vl_status vl_json_write(const char *path, const json_t *value, vl_error *err)
     size_t n = strlen(text);
     text[n] = '\n'; /* in place of the NUL: the write below counts bytes */
     vl_status status = vl_atomic_write(path, text, n + 1, err);
-    free(text);
+    vl_free(text);
     return status;
 }

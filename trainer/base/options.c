@@ -28,6 +28,8 @@ const vl_option vl_options[] = {
     {"data.template", VL_OPTION_ENUM, AT(data.chat_template), "auto", "auto|none", 0, 0,
      "auto: wrap prompts in the model's chat template; none: take them as they are"},
     {"data.exif", VL_OPTION_BOOL, AT(data.exif), "true", NULL, 0, 0, "turn pictures as their EXIF orientation says"},
+    {"data.max_pixels", VL_OPTION_INT, AT(data.max_pixels), "16000000", NULL, 1, 178956970,
+     "largest picture in pixels; decoding takes up to 16 bytes for each"},
     {"data.allow_outside", VL_OPTION_BOOL, AT(data.allow_outside), "false", NULL, 0, 0,
      "allow image paths that leave the image folder"},
 

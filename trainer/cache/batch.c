@@ -105,6 +105,7 @@ static vl_status encode(vl_sequence **out, const vl_cache_job *job, const vl_sam
                         .n_images = sample->n_images,
                         .raw = config->data.chat_template == VL_TEMPLATE_NONE,
                         .ignore_exif = !config->data.exif,
+                        .max_pixels = config->data.max_pixels,
                         .max_tokens = config->data.max_tokens};
     return vl_model_encode(out, job->model, &prompt, err);
 }

@@ -74,7 +74,7 @@ vl_status vl_settings_make(char **out, const vl_settings_source *source, vl_erro
     json_decref(object);
     if (text)
         *out = vl_strdup(text);
-    free(text);
+    vl_free(text);
     return *out ? VL_OK : vl_fail_nomem(err, "settings");
 }
 

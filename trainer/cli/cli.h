@@ -128,6 +128,21 @@ vl_hub_paths cli_hub_paths(void);
 vl_status cli_ensure_cache(vl_cache **out, const vl_config *config, vl_device *device, const vl_observer *observer,
                            vl_error *err);
 
+/* ---- files from strangers (guard.c) ------------------------------------------------------------------------- */
+
+/* Called first in main: takes `--guarded LIMITS` off the arguments, and obeys. */
+void cli_guard_start(int *argc, char ***argv);
+/* Opens what lies at a path in a process of its own, with limits. VL_EFORMAT: the process crashed or took too long;
+ * VL_ENOMEM. Nothing is said of files that just cannot be opened. */
+vl_status cli_guard(const char *path, vl_error *err);
+/* cli_guard, then vl_cache_open. */
+vl_status cli_open_cache(vl_cache **out, const char *path, vl_error *err);
+/* Runs this very command in a process of its own and gives its exit code; false where this is that process. `limited`:
+ * by the size of the file. */
+bool cli_goes_to_child(int *code, const char *path, bool limited);
+/* The child's side of cli_guard: an exit code. */
+int cli_probe(const char *path);
+
 /* Progress and messages on stderr; asks to stop after SIGINT or SIGTERM. */
 const vl_observer *cli_observer(const cli_common *common);
 /* Ends a line that the progress bar left open. */

@@ -39,6 +39,17 @@ static void print_plan_json(const vl_cache_plan *p, bool dry_run)
            (long long)p->n_resumed_tokens);
 }
 
+/* What an earlier run left is read, and may have been changed since. */
+static vl_status guard_existing(const vl_config *config, vl_error *err)
+{
+    char *directory = NULL;
+    vl_status status = vl_cache_directory(&directory, config, err);
+    if (status == VL_OK)
+        status = cli_guard(directory, err);
+    vl_release(directory);
+    return status;
+}
+
 int cmd_cache(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
@@ -63,6 +74,8 @@ int cmd_cache(const cli_command *self, int argc, char **argv)
     vl_status status = cli_config(&config, path, &common, &err);
     if (status == VL_OK && allow_outside)
         config->data.allow_outside = true;
+    if (status == VL_OK && !build.fresh)
+        status = guard_existing(config, &err);
     if (status == VL_OK)
         status = cli_open_device(&device, config, &err);
     if (status == VL_OK)

@@ -15,7 +15,7 @@ static vl_status run(eval_run *out, const vl_config *config, vl_device *device, 
     char *directory = NULL;
     vl_status status = vl_cache_directory(&directory, config, err);
     if (status == VL_OK)
-        status = vl_cache_open(&out->cache, directory, err);
+        status = cli_open_cache(&out->cache, directory, err);
     if (status == VL_OK)
         status = vl_lens_open(&out->lens, lens_path, err);
     if (status == VL_OK)

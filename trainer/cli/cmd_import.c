@@ -14,7 +14,7 @@ vl_status cli_head_open(cli_head *out, const char *model, const char *cache, vl_
         return status;
     vl_precision precision = out->config->precision;
     if (cache) {
-        status = vl_cache_open(&out->cache, cache, err);
+        status = cli_open_cache(&out->cache, cache, err);
         return status == VL_OK ? vl_cache_head(&out->head, out->cache, out->device, precision, err) : status;
     }
     vl_model_options options = {model, cli_hub_paths(), out->device, precision};
@@ -49,6 +49,11 @@ int cmd_import(const cli_command *self, int argc, char **argv)
         fprintf(stderr, "vlens import: --out and one of --model and --cache are needed\n");
         return EXIT_USAGE;
     }
+    size_t length = strlen(path);
+    bool is_hdf5 =
+        (length > 3 && !strcmp(path + length - 3, ".h5")) || (length > 5 && !strcmp(path + length - 5, ".hdf5"));
+    if (is_hdf5 && cli_goes_to_child(&code, path, false))
+        return code;
     vl_error err = VL_ERROR_INIT;
     cli_head head = {0};
     vl_status status = cli_head_open(&head, model, cache, &err);

@@ -112,6 +112,8 @@ int cmd_info(const cli_command *self, int argc, char **argv)
         return code;
     vl_error err = VL_ERROR_INIT;
     cli_kind kind = cli_kind_of(path);
+    if (kind == CLI_CACHE && cli_goes_to_child(&code, path, true))
+        return code;
     vl_status status = kind == CLI_CACHE  ? info_cache(path, &common, &err)
                        : kind == CLI_LENS ? cli_info_lens(path, spectrum, common.json, &err)
                                           : info_model(path, &common, &err);

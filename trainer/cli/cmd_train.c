@@ -11,6 +11,8 @@ vl_status cli_ensure_cache(vl_cache **out, const vl_config *config, vl_device *d
     vl_status status = vl_cache_directory(&directory, config, err);
     /* With a model at hand, building also checks that an existing cache has these settings; without one (caches from
      * elsewhere) the cache is taken as it is. */
+    if (status == VL_OK)
+        status = cli_guard(directory, err);
     if (status == VL_OK && (config->model || !vl_cache_exists(directory))) {
         status = cli_open_model(&model, config, device, err);
         vl_cache_build_options build = {.team = cli_team()};

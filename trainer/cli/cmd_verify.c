@@ -119,6 +119,9 @@ int cmd_verify(const cli_command *self, int argc, char **argv)
         fprintf(stderr, "vlens verify: --against goes with a lens, and %s is none\n", path);
         return EXIT_USAGE;
     }
+    if (exported || kind == CLI_CACHE)
+        if (cli_goes_to_child(&code, path, !against))
+            return code;
     vl_status status = against             ? verify_against(&agreement, path, against, original, &err)
                        : kind == CLI_CACHE ? vl_cache_verify(path, cli_observer(&common), &err)
                        : kind == CLI_LENS  ? verify_lens(path, &err)

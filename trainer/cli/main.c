@@ -83,6 +83,7 @@ static void spin_briefly(char **argv)
 int main(int argc, char **argv)
 {
     spin_briefly(argv);
+    cli_guard_start(&argc, &argv);
     if (argc < 2) {
         print_usage(stderr);
         return EXIT_USAGE;
@@ -95,6 +96,8 @@ int main(int argc, char **argv)
     }
     if (!strcmp(argv[1], "--version"))
         return print_version();
+    if (!strcmp(argv[1], "--probe") && argc == 3) /* what cli_guard starts */
+        return cli_probe(argv[2]);
     for (const cli_command *c = cli_commands; c->name; c++)
         if (!strcmp(argv[1], c->name)) {
             cli_catch_signals();

@@ -80,7 +80,7 @@ static vl_status from_cache(vl_reading **out, const cli_reading *q, vl_device *d
                             const vl_reading_options *options, vl_error *err)
 {
     vl_cache *cache = NULL;
-    vl_status status = vl_cache_open(&cache, q->cache, err);
+    vl_status status = cli_open_cache(&cache, q->cache, err);
     if (status == VL_OK)
         status = vl_reading_from_cache(out, cache, device, q->sample, options, err);
     vl_cache_close(cache);

@@ -124,7 +124,7 @@ static vl_status write_header(FILE *stream, const json_t *header, const char *pa
     else if (fwrite(&padded, sizeof padded, 1, stream) != 1 || fwrite(text, 1, length, stream) != length ||
              fprintf(stream, "%*s", (int)(padded - length), "") < 0)
         status = vl_fail_errno(err, VL_EIO, "%s: write failed", path);
-    free(text); /* jansson's allocator */
+    vl_free(text); /* jansson's allocator */
     return status;
 }
 

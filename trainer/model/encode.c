@@ -68,12 +68,13 @@ done:
     return status;
 }
 
-static vl_status read_picture(struct vl_sequence_image *out, const vl_model *model, const char *path, bool apply_exif,
-                              vl_error *err)
+static vl_status read_picture(struct vl_sequence_image *out, const vl_model *model, const char *path,
+                              const vl_prompt *prompt, vl_error *err)
 {
     vl_status status = VL_OK;
     vl_image image = {0};
-    vl_image_options options = vl_preprocess_image_options(&model->preprocess, apply_exif);
+    vl_image_options options = vl_preprocess_image_options(&model->preprocess, !prompt->ignore_exif);
+    options.max_pixels = prompt->max_pixels > 0 ? prompt->max_pixels : VL_PROMPT_MAX_PIXELS;
     out->path = vl_strdup(path);
     if (!out->path)
         return vl_fail_nomem(err, "picture");
@@ -98,7 +99,7 @@ static vl_status read_pictures(vl_sequence *sequence, const vl_model *model, con
         return vl_fail_nomem(err, "pictures");
     sequence->n_images = prompt->n_images;
     for (int i = 0; i < prompt->n_images; i++)
-        VL_TRY(read_picture(&sequence->images[i], model, prompt->image_paths[i], !prompt->ignore_exif, err));
+        VL_TRY(read_picture(&sequence->images[i], model, prompt->image_paths[i], prompt, err));
     return VL_OK;
 }
 

@@ -110,7 +110,7 @@ static vl_status put_data(vl_str *out, const void *user, vl_error *err)
         vl_template_put_json(out, text);
     else if (status == VL_OK)
         status = vl_fail_nomem(err, "page of an evaluation");
-    free(text);
+    vl_free(text);
     json_decref(root);
     json_decref(numbers);
     vl_release(result);

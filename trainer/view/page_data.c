@@ -231,6 +231,6 @@ vl_status vl_page_data(vl_str *out, const vl_reading *r, vl_error *err)
         return vl_fail_nomem(err, "page");
     if (text)
         vl_template_put_json(out, text);
-    free(text);
+    vl_free(text);
     return status;
 }

@@ -154,6 +154,7 @@ static vl_status open_picture(vl_picture *out, const vl_preprocess *pp, const ch
 {
     vl_image image = {0};
     vl_image_options options = vl_preprocess_image_options(pp, true);
+    options.max_pixels = VL_PROMPT_MAX_PIXELS;
     VL_TRY(vl_image_open(&image, path, &options, err));
     vl_status status = VL_OK;
     if (sha256 && sha256[0] && strcmp(sha256, image.sha256) != 0)

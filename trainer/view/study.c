@@ -76,7 +76,8 @@ static vl_status read_sample(vl_reading **out, const study *s, const vl_sample *
                         .image_paths = (const char *const *)sample->images,
                         .n_images = sample->n_images,
                         .raw = config->data.chat_template == VL_TEMPLATE_NONE,
-                        .ignore_exif = !config->data.exif};
+                        .ignore_exif = !config->data.exif,
+                        .max_pixels = config->data.max_pixels};
     vl_reading_options options = {.lens = s->in->lens,
                                   .allow_other_model = s->in->allow_other_model,
                                   .k = config->study.k,

@@ -152,7 +152,7 @@ static vl_status put_data(vl_str *out, const void *user, vl_error *err)
     if (!text)
         return vl_fail_nomem(err, "study");
     vl_template_put_json(out, text);
-    free(text);
+    vl_free(text);
     return VL_OK;
 }
 
