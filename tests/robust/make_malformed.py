@@ -63,6 +63,8 @@ def pictures():
     # Pillow decodes these; the limit of 16 million pixels is a choice of ours
     put("image", "large-bits.png", png(13000, 13000, 1, 0, b"\0" * (13000 * 1626)), "rejected", "over data.max_pixels")
     put("image", "limit-16.png", png(4000, 4000, 16, 6, b"\0" * (4000 * 32001)), "accepted", "Pillow, the dearest kind")
+    # Pillow stops reading where the picture is full; nobody makes such files by accident
+    put("image", "zlib-bomb.png", png(200, 100, 8, 2, b"\0" * 300000000), "rejected", "300 MB of data for 60 kB of picture")
     picture("huge-size.png", png(2**31 - 1, 2**31 - 1, 8, 2, b"\0" * 10))
     picture("zero.png", png(0, 5, 8, 2, b""))
     picture("short-rows.png", png(64, 64, 8, 2, b"\0" * 20))

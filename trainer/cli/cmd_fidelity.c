@@ -32,7 +32,7 @@ static vl_status prepare(opened *o, const char *path, const char *lens, const cl
     if (status == VL_OK)
         status = vl_cache_directory(&directory, o->config, err);
     if (status == VL_OK)
-        status = vl_cache_open(&o->cache, directory, err);
+        status = cli_open_cache(&o->cache, directory, err);
     if (status == VL_OK)
         status = vl_lens_open(&o->lens, lens ? lens : o->config->output, err);
     if (status == VL_OK && o->config->fidelity.control)

@@ -14,6 +14,7 @@ enum { GRAY = 0, RGB = 2, PALETTE = 3, GRAY_ALPHA = 4 };
 struct header {
     int64_t width, height;
     int depth, color;
+    size_t packed;   /* bytes of all IDAT chunks */
     int transparent; /* low byte of the tRNS value of a gray picture; -1 where there is none */
 };
 
@@ -58,7 +59,7 @@ static vl_status read_header(struct header *out, const vl_image_bytes *bytes, vl
                        bytes->name);
     if (!any || strcmp(chunk.type, "IHDR") != 0 || chunk.size != 13 || !vl_png_chunk_is_whole(&chunk))
         return vl_fail(err, VL_EFORMAT, "%s: damaged PNG: no whole header", bytes->name);
-    *out = (struct header){vl_load_be32(chunk.data), vl_load_be32(chunk.data + 4), chunk.data[8], chunk.data[9], -1};
+    *out = (struct header){vl_load_be32(chunk.data), vl_load_be32(chunk.data + 4), chunk.data[8], chunk.data[9], 0, -1};
     return vl_image_check_size(bytes, out->width, out->height, err);
 }
 
@@ -71,6 +72,8 @@ static vl_status check_chunks(struct header *header, const vl_image_bytes *bytes
         if (!vl_png_chunk_is_whole(&chunk))
             return vl_fail(err, VL_EFORMAT, "%s: damaged PNG: wrong checksum in the chunk that ends at byte %zu",
                            bytes->name, at);
+        if (strcmp(chunk.type, "IDAT") == 0)
+            header->packed += chunk.size;
         if (strcmp(chunk.type, "tRNS") == 0 && header->color == GRAY && chunk.size >= 2)
             header->transparent = chunk.data[1];
         if (strcmp(chunk.type, "IEND") == 0)
@@ -78,6 +81,43 @@ static vl_status check_chunks(struct header *header, const vl_image_bytes *bytes
     }
     return vl_fail(err, VL_EFORMAT, "%s: damaged PNG: the file ends after %zu bytes, before the picture does",
                    bytes->name, bytes->size);
+}
+
+/* Bytes that the rows of a picture unpack to, with room for interlacing and for a little more than is needed. */
+static size_t most_unpacked(const struct header *header)
+{
+    enum { SLACK = 1 << 16 };
+    const size_t channels = header->color == RGB          ? 3
+                            : header->color == GRAY_ALPHA ? 2
+                            : header->color <= PALETTE    ? 1
+                                                          : 4;
+    const size_t bits = (size_t)header->width * channels * (header->depth > 8 ? 16 : 8);
+    return 2 * (size_t)header->height * (1 + bits / 8) + SLACK;
+}
+
+/* A megabyte of zlib data can unpack to a gigabyte whatever the picture's size, and stb gives it room without a bound:
+ * here it gets what the picture needs. Small files, which cannot do harm, are spared. */
+static vl_status check_unpacked(const struct header *header, const vl_image_bytes *bytes, vl_error *err)
+{
+    enum { HARMLESS = 1 << 16 };
+    const size_t most = most_unpacked(header);
+    if (header->packed <= HARMLESS || most > INT32_MAX || header->packed > INT32_MAX)
+        return VL_OK;
+    char *packed = vl_alloc(header->packed, 1), *unpacked = vl_alloc(most, 1);
+    vl_status status = packed && unpacked ? VL_OK : vl_fail_nomem(err, bytes->name);
+    vl_png_chunk chunk;
+    size_t at = VL_PNG_FIRST_CHUNK, n = 0;
+    while (status == VL_OK && n < header->packed && vl_png_next(&chunk, bytes->data, bytes->size, &at))
+        if (strcmp(chunk.type, "IDAT") == 0) {
+            memcpy(packed + n, chunk.data, chunk.size);
+            n += chunk.size;
+        }
+    if (status == VL_OK && stbi_zlib_decode_buffer(unpacked, (int)most, packed, (int)n) < 0)
+        status =
+            vl_fail(err, VL_EFORMAT, "%s: damaged PNG, or one with far more data than its size needs", bytes->name);
+    vl_free(packed);
+    vl_free(unpacked);
+    return status;
 }
 
 /* A gray picture of 16 bits has mode "I;16" in Pillow, and its conversion to 8 bits clips. (In all other kinds of
@@ -136,6 +176,7 @@ vl_status vl_decode_png(vl_pixels *out, const vl_image_bytes *bytes, vl_error *e
     VL_TRY(check_chunks(&header, bytes, err));
     if (bytes->size > INT32_MAX)
         return vl_fail(err, VL_EUNSUPPORTED, "%s: a PNG of more than 2 GiB", bytes->name);
+    VL_TRY(check_unpacked(&header, bytes, err));
     if (header.depth == 16 && header.color == GRAY)
         return decode_gray_16(out, bytes, &header, err);
     out->data = stbi_load_from_memory(bytes->data, (int)bytes->size, &out->width, &out->height, &out->channels, 0);
