@@ -101,5 +101,5 @@ vl_status vl_reading_json_v2(char **out, const vl_reading *r, vl_error *err)
     char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(root);
     *out = text;
-    return text ? VL_OK : vl_fail(err, VL_EINTERNAL, "a reading cannot be written as JSON");
+    return text ? VL_OK : vl_fail_nomem(err, "JSON of a reading");
 }

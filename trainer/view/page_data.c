@@ -210,7 +210,7 @@ static vl_status fill(json_t *root, const vl_reading *r, vl_error *err)
     vl_status status = pictures_json(&pictures, r, err);
     bad |= json_object_set_new(root, "pictures", pictures);
     if (status == VL_OK && bad)
-        return vl_fail(err, VL_EINTERNAL, "a reading cannot be written as JSON");
+        return vl_fail_nomem(err, "JSON of a reading");
     return status;
 }
 

@@ -176,7 +176,7 @@ vl_status vl_reading_json(char **out, const vl_reading *r, vl_error *err)
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(root);
     *out = text;
-    return text ? VL_OK : vl_fail(err, VL_EINTERNAL, "a reading cannot be written as JSON");
+    return text ? VL_OK : vl_fail_nomem(err, "JSON of a reading");
 }
 
 /* RFC 4180: quoted, quotes doubled. */
