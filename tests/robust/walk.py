@@ -140,13 +140,15 @@ def io_walk(folder, interposer, stride):
 
 def second_run(tally, folder, child):
     """Another run in the same folder, while the first one is at work."""
-    for _ in range(200):
-        result = run(commands(folder)[1])
-        if child.poll() is not None:
-            return
-        if result.returncode == 1 and f"in use by another run: process {child.pid} on host" in result.stderr:
-            return
-    tally.wrong.append(f"a second run was let in, or not told by whom it is kept out: {result.stderr}")
+    lock = f"{folder}/lens/.lock"
+    while child.poll() is None:
+        if os.path.exists(lock) and f"pid {child.pid}\n" in open(lock).read():
+            break
+        time.sleep(0.01)
+    result = run(commands(folder)[1])
+    said = f"in use by another run: process {child.pid} on host" in result.stderr
+    if child.poll() is None and not (result.returncode == 1 and said):
+        tally.wrong.append(f"a second run was let in, or not told by whom it is kept out: {result.stderr}")
 
 
 def kill_walk(folder, count):
@@ -163,7 +165,6 @@ def kill_walk(folder, count):
         while not ended and kills < count:  # killed again and again until one is fast enough
             child = subprocess.Popen(commands(folder)[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             if second == 0 and kills == 0:
-                time.sleep(length / 3)
                 second_run(tally, folder, child)
                 second = 1
             try:

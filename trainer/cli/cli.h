@@ -140,6 +140,8 @@ vl_status cli_open_cache(vl_cache **out, const char *path, vl_error *err);
 /* Runs this very command in a process of its own and gives its exit code; false where this is that process. `limited`:
  * by the size of the file. */
 bool cli_goes_to_child(int *code, const char *path, bool limited);
+/* Whether this is such a process: it works alone, for the one that started it. */
+bool cli_is_guarded(void);
 /* The child's side of cli_guard: an exit code. */
 int cli_probe(const char *path);
 

@@ -118,6 +118,11 @@ void cli_guard_start(int *argc, char ***argv)
     *argv += 2;
 }
 
+bool cli_is_guarded(void)
+{
+    return self.guarded;
+}
+
 /* ---- the child --------------------------------------------------------------------------------------------- */
 
 /* Reads what a command will read: all states of a small cache, the ends of each state of a large one. */

@@ -101,6 +101,8 @@ int main(int argc, char **argv)
     for (const cli_command *c = cli_commands; c->name; c++)
         if (!strcmp(argv[1], c->name)) {
             cli_catch_signals();
+            if (cli_is_guarded()) /* whoever started it is the member of the team */
+                return c->run(c, argc - 2, argv + 2);
             int code = cli_team_join();
             if (code == EXIT_DONE && cli_team_runs(c->name))
                 code = c->run(c, argc - 2, argv + 2);
