@@ -44,6 +44,10 @@ typedef struct vl_backend {
     vl_status (*sgd)(void *context, const vl_sgd_args *args, vl_error *err);
     vl_status (*adam)(void *context, const vl_adam_args *args, vl_error *err);
 
+    /* Memory of its own; NULL: it is the system's. */
+    void (*memory)(void *context, vl_device_memory *out);
+    void (*limit)(void *context, size_t bytes);
+
     /* For benchmarks; may be NULL. */
     vl_status (*peak_new)(void *context, void **data, const vl_peak_args *args, vl_error *err);
     vl_status (*peak_run)(void *data, vl_error *err);

@@ -121,6 +121,20 @@ int vl_device_threads(const vl_device *device)
     return device->threads;
 }
 
+bool vl_device_get_memory(const vl_device *device, vl_device_memory *out)
+{
+    *out = (vl_device_memory){.total = 0};
+    if (device->backend->memory)
+        device->backend->memory(device->context, out);
+    return device->backend->memory != NULL;
+}
+
+void vl_device_limit_memory(vl_device *device, size_t bytes)
+{
+    if (device->backend->limit)
+        device->backend->limit(device->context, bytes);
+}
+
 vl_status vl_device_alloc(vl_device *device, void **out, size_t bytes, vl_error *err)
 {
     *out = NULL;

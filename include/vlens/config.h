@@ -50,8 +50,9 @@ typedef struct vl_config {
     char *model;  /* directory or hub id; may be NULL for commands that work on a cache */
     char *device; /* "auto", "cpu", "cuda", "cuda:1" */
     vl_precision precision;
-    int64_t threads; /* 0: all */
-    char *output;    /* the lens directory */
+    int64_t device_memory; /* bytes of a GPU to use; 0: all that is free */
+    int64_t threads;       /* 0: all */
+    char *output;          /* the lens directory */
     struct {
         char *samples;             /* JSONL, or NULL */
         char *images;              /* folder that image paths are relative to; NULL: the folder of the JSONL */

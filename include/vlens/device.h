@@ -43,6 +43,21 @@ VL_API int vl_device_threads(const vl_device *device);
 /* Device memory, 64-byte aligned, uninitialised. The caller frees; freeing NULL is allowed. */
 VL_API vl_status vl_device_alloc(vl_device *device, void **out, size_t bytes, vl_error *err);
 VL_API void vl_device_free(vl_device *device, void *memory);
+
+/* Memory of a device that has its own. Weights that do not fit stay in their file and travel on every use. */
+typedef struct vl_device_memory {
+    size_t total;     /* bytes that may be used: the limit, or what was free when the device was opened */
+    size_t available; /* of these, bytes that nobody has taken yet */
+    size_t weights;   /* bytes of matrices that lie on the device */
+    size_t streamed;  /* bytes of matrices that do not */
+    size_t work;      /* bytes that the device will still take for itself */
+} vl_device_memory;
+
+/* false: the device computes in the memory of the system, and *out is zeroed. */
+VL_API bool vl_device_get_memory(const vl_device *device, vl_device_memory *out);
+/* At most this many bytes, from now on; 0: all that is free. No effect on a device without memory of its own. */
+VL_API void vl_device_limit_memory(vl_device *device, size_t bytes);
+
 /* Copies a dense or row-strided device tensor to dense host memory (same dtype), and back. Both wait. */
 VL_API vl_status vl_device_read(vl_device *device, void *host, const vl_tensor *tensor, vl_error *err);
 VL_API vl_status vl_device_write(vl_device *device, const vl_tensor *tensor, const void *host, vl_error *err);

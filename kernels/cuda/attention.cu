@@ -233,10 +233,6 @@ vl_status vl_cuda_attention(void *context, const vl_attention_args *a, vl_error 
 {
     vl_cuda *cuda = (vl_cuda *)context;
     attention_view view = view_of(a);
-    if (view.width <= 16)
-        return launch<1>(cuda, view, a->n_heads, err);
-    if (view.width <= 32)
-        return launch<2>(cuda, view, a->n_heads, err);
     if (view.width <= 64)
         return launch<4>(cuda, view, a->n_heads, err);
     if (view.width <= 80)

@@ -184,6 +184,23 @@ static void cuda_describe(void *context, char *text, size_t size, int *threads)
     *threads = 1;
 }
 
+static void cuda_memory(void *context, vl_device_memory *out)
+{
+    const vl_cuda *cuda = (const vl_cuda *)context;
+    out->total = cuda->limit ? cuda->limit : cuda->free_at_open;
+    out->available = available(cuda);
+    out->weights = cuda->weights;
+    out->streamed = cuda->streamed;
+    size_t converted = cuda->areas[VL_CUDA_AREA_RIGHT].bytes, workspace = cuda->areas[VL_CUDA_AREA_BLAS].bytes;
+    out->work = vl_cuda_workspace_bytes(cuda) - workspace;
+    out->work += cuda->conversion > converted ? cuda->conversion - converted : 0;
+}
+
+static void cuda_limit(void *context, size_t bytes)
+{
+    ((vl_cuda *)context)->limit = bytes;
+}
+
 static vl_backend make_table(void)
 {
     vl_backend table;
@@ -197,6 +214,8 @@ static vl_backend make_table(void)
     table.read = vl_cuda_read;
     table.write = vl_cuda_write;
     table.sync = cuda_sync;
+    table.memory = cuda_memory;
+    table.limit = cuda_limit;
     table.zero = cuda_zero;
     table.matrix_new = vl_cuda_matrix_new;
     table.matrix_free = vl_cuda_matrix_free;

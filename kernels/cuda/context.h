@@ -33,18 +33,21 @@ typedef struct vl_cuda_stage {
     cudaEvent_t consumed; /* the device side may be written again */
 } vl_cuda_stage;
 
+typedef struct vl_cuda_matrix vl_cuda_matrix;
 typedef struct vl_cuda_plans vl_cuda_plans; /* gemm.cu: algorithms chosen by cuBLASLt */
 
 typedef struct vl_cuda {
     int index;
     int capability; /* 10 * major + minor */
     int multiprocessors;
-    int shared_limit;    /* bytes of shared memory that a block may ask for (opt-in) */
-    size_t free_at_open; /* bytes that nobody used then */
-    size_t limit;        /* bytes that may be used; 0: all */
-    bool has_bf16;       /* multiplies bf16 (compute capability 8.0) */
-    cudaStream_t stream; /* all work of the device, in call order */
-    cudaStream_t copy;   /* from the host */
+    int shared_limit;         /* bytes of shared memory that a block may ask for (opt-in) */
+    size_t free_at_open;      /* bytes that nobody used then */
+    size_t limit;             /* bytes that may be used; 0: all */
+    size_t weights, streamed; /* bytes of matrices on the device, and of those that are not */
+    size_t conversion;        /* bytes that the largest conversion of weights needs */
+    bool has_bf16;            /* multiplies bf16 (compute capability 8.0) */
+    cudaStream_t stream;      /* all work of the device, in call order */
+    cudaStream_t copy;        /* from the host */
     cublasLtHandle_t blas;
     vl_cuda_plans *plans;
     vl_cuda_stage stages[VL_CUDA_STAGES];
@@ -63,6 +66,8 @@ vl_status vl_cuda_check(cudaError_t code, const char *what, vl_error *err);
  * queued work never loses its memory. */
 vl_status vl_cuda_alloc(void *context, void **out, size_t bytes, vl_error *err);
 void vl_cuda_free(void *context, void *memory);
+/* Bytes of weights that vl_cuda_linear converts at a time: the part of VL_CUDA_AREA_RIGHT that a matrix asks for. */
+size_t vl_cuda_conversion_bytes(const vl_cuda_matrix *matrix);
 /* Whether weights of this size may stay on the device: a part of it is kept for what they multiply. */
 bool vl_cuda_has_room(vl_cuda *cuda, size_t bytes);
 
@@ -98,17 +103,19 @@ typedef struct vl_cuda_product {
     float alpha, beta; /* beta == 0 does not read out */
 } vl_cuda_product;
 vl_status vl_cuda_multiply(vl_cuda *cuda, const vl_cuda_product *product, vl_error *err);
+size_t vl_cuda_workspace_bytes(const vl_cuda *cuda);
 void vl_cuda_plans_free(vl_cuda_plans *plans);
 
 /* ---- linear.cu --------------------------------------------------------------------------------------------- */
 
-typedef struct vl_cuda_matrix {
+struct vl_cuda_matrix {
     const void *host;           /* [n_out, n_in] as given: borrowed, any alignment */
     void *device;               /* [n_out, n_in], or NULL: streamed through the stages on every use */
     vl_dtype host_dtype, dtype; /* of `host` and of `device` */
     int64_t n_out, n_in;
     bool bf16; /* multiply in bf16 */
-} vl_cuda_matrix;
+    size_t bytes;
+};
 
 /* out [rows, columns] = in, converted to nearest even: any pair of f32, f16 and bf16. (cast.cu) */
 vl_status vl_cuda_convert(vl_cuda *cuda, vl_tensor out, vl_tensor in, vl_error *err);

@@ -7,7 +7,7 @@
 
 #include "kernels/cuda/context.h"
 
-enum { WORKSPACE_BYTES = 32 << 20, MAX_PLANS = 256 };
+enum { MAX_PLANS = 256 };
 
 /* What the choice depends on. Compared as bytes: made by make_key, which clears it. */
 typedef struct plan_key {
@@ -24,6 +24,15 @@ struct vl_cuda_plans {
         cublasLtMatmulAlgo_t algorithm;
     } entries[MAX_PLANS];
 };
+
+/* 32 MiB, as NVIDIA advises for Hopper; less where little memory may be used. Fixed by the first product. */
+size_t vl_cuda_workspace_bytes(const vl_cuda *cuda)
+{
+    const size_t most = (size_t)32 << 20, share = (cuda->limit ? cuda->limit : cuda->free_at_open) / 64;
+    if (cuda->areas[VL_CUDA_AREA_BLAS].bytes > 0)
+        return cuda->areas[VL_CUDA_AREA_BLAS].bytes;
+    return share < most ? share / 256 * 256 + 256 : most;
+}
 
 void vl_cuda_plans_free(vl_cuda_plans *plans)
 {
@@ -111,7 +120,7 @@ static cublasStatus_t describe(description *d, const vl_cuda_product *p)
 static cublasStatus_t choose(cublasLtMatmulAlgo_t *out, description *d, const plan_key *key, vl_cuda *cuda)
 {
     cublasLtMatmulHeuristicResult_t result;
-    size_t workspace = WORKSPACE_BYTES;
+    size_t workspace = cuda->areas[VL_CUDA_AREA_BLAS].bytes;
     uint32_t first = (uint32_t)key->b_align, second = (uint32_t)key->a_align, third = (uint32_t)key->out_align;
     int found = 0;
     BLAS_TRY(cublasLtMatmulPreferenceCreate(&d->preference));
@@ -151,7 +160,8 @@ static cublasStatus_t run(description *d, const vl_cuda_product *p, vl_cuda *cud
     BLAS_TRY(describe(d, p));
     BLAS_TRY(find_plan(&algorithm, d, p, cuda));
     return cublasLtMatmul(cuda->blas, d->operation, &p->alpha, p->b, d->first, p->a, d->second, &p->beta, p->out,
-                          d->out, p->out, d->out, &algorithm, workspace, WORKSPACE_BYTES, cuda->stream);
+                          d->out, p->out, d->out, &algorithm, workspace, cuda->areas[VL_CUDA_AREA_BLAS].bytes,
+                          cuda->stream);
 }
 
 vl_status vl_cuda_multiply(vl_cuda *cuda, const vl_cuda_product *p, vl_error *err)
@@ -159,7 +169,7 @@ vl_status vl_cuda_multiply(vl_cuda *cuda, const vl_cuda_product *p, vl_error *er
     description d;
     void *workspace;
     memset(&d, 0, sizeof d);
-    VL_TRY(vl_cuda_area_get(cuda, VL_CUDA_AREA_BLAS, WORKSPACE_BYTES, &workspace, err));
+    VL_TRY(vl_cuda_area_get(cuda, VL_CUDA_AREA_BLAS, vl_cuda_workspace_bytes(cuda), &workspace, err));
     if (!cuda->plans && !(cuda->plans = (vl_cuda_plans *)vl_calloc(1, sizeof *cuda->plans)))
         return vl_fail_nomem(err, "plans of matrix products");
     cublasStatus_t status = run(&d, p, cuda, workspace);

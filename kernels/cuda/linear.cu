@@ -25,6 +25,14 @@ static vl_status upload_rows(vl_cuda *cuda, vl_cuda_stage **out, const vl_cuda_m
     return vl_cuda_stage_upload(cuda, *out, (size_t)rows * row, err);
 }
 
+size_t vl_cuda_conversion_bytes(const vl_cuda_matrix *w)
+{
+    vl_dtype product = w->bf16 ? VL_BF16 : VL_F32;
+    if ((w->device ? w->dtype : w->host_dtype) == product)
+        return 0;
+    return (size_t)(rows_of_block(CONVERT_ELEMENTS, w->n_in, w->n_out) * w->n_in) * vl_dtype_size(product);
+}
+
 static vl_status fill_device_copy(vl_cuda *cuda, vl_cuda_matrix *w, vl_error *err)
 {
     int64_t step = rows_of_block(STREAM_BYTES, w->n_in * (int64_t)vl_dtype_size(w->host_dtype), w->n_out);
@@ -43,7 +51,7 @@ static vl_status fill_device_copy(vl_cuda *cuda, vl_cuda_matrix *w, vl_error *er
 vl_status vl_cuda_matrix_new(void *context, void **data, const vl_matrix_args *args, vl_error *err)
 {
     vl_cuda *cuda = (vl_cuda *)context;
-    size_t bytes;
+    size_t bytes = 0;
     vl_cuda_matrix *w = (vl_cuda_matrix *)vl_calloc(1, sizeof *w);
     if (!w)
         return vl_fail_nomem(err, "weight matrix");
@@ -57,6 +65,12 @@ vl_status vl_cuda_matrix_new(void *context, void **data, const vl_matrix_args *a
         status = vl_fail_nomem(err, "weight matrix");
     else if (args->resident || vl_cuda_has_room(cuda, bytes))
         status = vl_cuda_alloc(cuda, &w->device, bytes, err);
+    if (w->device)
+        cuda->weights += w->bytes = bytes;
+    else
+        cuda->streamed += w->bytes = bytes;
+    if (vl_cuda_conversion_bytes(w) > cuda->conversion)
+        cuda->conversion = vl_cuda_conversion_bytes(w);
     if (status == VL_OK && w->device)
         status = fill_device_copy(cuda, w, err);
     if (status == VL_OK)
@@ -68,9 +82,12 @@ vl_status vl_cuda_matrix_new(void *context, void **data, const vl_matrix_args *a
 
 void vl_cuda_matrix_free(void *context, void *data)
 {
+    vl_cuda *cuda = (vl_cuda *)context;
     vl_cuda_matrix *w = (vl_cuda_matrix *)data;
-    if (w)
-        vl_cuda_free(context, w->device);
+    if (!w)
+        return;
+    *(w->device ? &cuda->weights : &cuda->streamed) -= w->bytes;
+    vl_cuda_free(context, w->device);
     vl_free(w);
 }
 

@@ -7,7 +7,7 @@
 
 #include "kernels/cuda/context.h"
 
-enum { SMALLEST_STAGE = 1 << 20, LARGEST_WRITE = 64 << 20 };
+enum { SMALLEST_STAGE = 16 << 10, LARGEST_WRITE = 64 << 20 };
 
 vl_status vl_cuda_stages_open(vl_cuda *cuda, vl_error *err)
 {

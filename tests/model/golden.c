@@ -149,6 +149,18 @@ static void find_pictures(golden *g, char paths[GOLDEN_IMAGES][GOLDEN_PATH])
     json_decref(names);
 }
 
+/* Leaves so little memory that some of the weights must stay in their file. */
+static void limit_memory(vl_device *device, const vl_model_options *options)
+{
+    vl_error err = VL_ERROR_INIT;
+    vl_device_memory memory;
+    vl_model *model;
+    OK(vl_model_open(&model, options, &err));
+    assert_true(vl_device_get_memory(device, &memory));
+    vl_model_close(model);
+    vl_device_limit_memory(device, (memory.total - memory.available) / 4 * 3);
+}
+
 golden golden_open(const golden_case *source)
 {
     vl_error err = VL_ERROR_INIT;
@@ -156,9 +168,14 @@ golden golden_open(const golden_case *source)
     char paths[GOLDEN_IMAGES][GOLDEN_PATH];
     const char *images[GOLDEN_IMAGES];
     OK(vl_safetensors_open(&g.file, source->golden, &err));
-    OK(vl_device_open(&g.device, "cpu", 0, &err));
+    OK(vl_device_open(&g.device, source->device ? source->device : "cpu", 0, &err));
     vl_model_options options = {.path = source->model, .device = g.device, .precision = VL_PRECISION_EXACT};
+    if (source->streamed)
+        limit_memory(g.device, &options);
     OK(vl_model_open(&g.model, &options, &err));
+    vl_device_memory memory;
+    assert_true(!source->streamed || (vl_device_get_memory(g.device, &memory) && memory.streamed > 0));
+    vl_device_limit_memory(g.device, 0);
     find_pictures(&g, paths);
     for (int i = 0; i < g.n_images; i++)
         images[i] = paths[i];

@@ -25,6 +25,8 @@ typedef struct golden_case {
     char golden[GOLDEN_PATH]; /* the file */
     char model[GOLDEN_PATH];  /* the directory of its model */
     char images[GOLDEN_PATH]; /* the directory of its pictures */
+    const char *device;       /* NULL: the processor */
+    bool streamed;            /* most weights do not fit on a device that has its own memory */
 } golden_case;
 
 /* All goldens that are there, in a fixed order; *out is freed with free(). Prints one line for each environment

@@ -261,10 +261,15 @@ static void check_golden(void **state)
         fail_msg("FIRST diverging stage of %s: %s (bound %.0e)", name, r.first_bad, BOUND);
 }
 
-int main(void)
+/* golden [DEVICE [streamed]] */
+int main(int argc, char **argv)
 {
     golden_case *cases;
     size_t n = golden_find(&cases);
+    for (size_t i = 0; i < n; i++) {
+        cases[i].device = argc > 1 ? argv[1] : NULL;
+        cases[i].streamed = argc > 2 && !strcmp(argv[2], "streamed");
+    }
     struct CMUnitTest *tests = calloc(n, sizeof *tests);
     if (n == 0 || !tests)
         return 1;

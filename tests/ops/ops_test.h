@@ -1,7 +1,8 @@
 /* tests/ops/ops_test.h - what the tests of operations share: the device under test, tensors with guards around them,
  * random data, and errors against a float64 reference.
  *
- * The device is the first argument of the program (default "cpu"), so that the same tests run on every backend. Data
+ * The device is the first argument of the program (default "cpu"), so that the same tests run on every backend; with
+ * "streamed" behind it, weights that need not stay on a device with memory of its own do not. Data
  * goes in and out by vl_device_write and vl_device_read only. Everything made here is freed at the end of a test. */
 #ifndef VL_TESTS_OPS_TEST_H
 #define VL_TESTS_OPS_TEST_H

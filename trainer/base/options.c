@@ -11,6 +11,8 @@ const vl_option vl_options[] = {
     {"device", VL_OPTION_TEXT, AT(device), "auto", NULL, 0, 0, "auto | cpu | cuda | cuda:N"},
     {"precision", VL_OPTION_ENUM, AT(precision), "auto", "auto|exact|fast", 0, 0,
      "auto: bf16 GEMMs for BF16 weights, fp32 for others; exact: fp32; fast: bf16"},
+    {"device_memory", VL_OPTION_BYTES, AT(device_memory), "0", NULL, 0, BIG,
+     "memory of a GPU to use; 0: all that is free; weights beyond it are read from their file on every use"},
     {"threads", VL_OPTION_INT, AT(threads), "0", NULL, 0, 4096, "processor threads; 0: all"},
     {"output", VL_OPTION_TEXT, AT(output), "checkpoints/lens", NULL, 0, 0, "folder of the lens"},
 

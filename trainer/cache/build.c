@@ -7,6 +7,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/cache/index.h"
 #include "trainer/cache/job.h"
+#include "trainer/model/family.h"
 
 /* ---- running ----------------------------------------------------------------------------------------------- */
 
@@ -222,6 +223,19 @@ static void say_start(const vl_cache_job *job, const vl_cache_plan *plan)
                        missing < vl_team_size(job->team) ? ": lower cache.shard_tokens to employ all" : "");
 }
 
+/* On a device with memory of its own: what of the weights lies there. */
+static void say_memory(const vl_cache_job *job)
+{
+    const double gib = 1 << 30;
+    vl_device_memory memory;
+    if (vl_device_get_memory(job->model->device, &memory))
+        vl_job_message(job, false,
+                       "device memory: %.2f GiB: weights %.2f (%.2f more are read from their file on every use), %.2f "
+                       "left for activations",
+                       (double)memory.total / gib, (double)memory.weights / gib, (double)memory.streamed / gib,
+                       (double)memory.available / gib);
+}
+
 static vl_status build(vl_cache_job *job, vl_cache_plan *plan, bool fresh, vl_lock *lock, vl_error *err)
 {
     double start = vl_clock();
@@ -231,6 +245,8 @@ static vl_status build(vl_cache_job *job, vl_cache_plan *plan, bool fresh, vl_lo
     VL_TRY(look_at_disk(job, plan, err));
     VL_TRY(vl_team_barrier(job->team, err)); /* all share out the same shards */
     say_start(job, plan);
+    if (vl_team_rank(job->team) == 0)
+        say_memory(job);
     job->done = count_rows(job, -1);
     job->total = job->done + count_rows(job, vl_team_rank(job->team));
     VL_TRY(run(job, err));

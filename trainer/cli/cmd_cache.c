@@ -79,6 +79,8 @@ int cmd_cache(const cli_command *self, int argc, char **argv)
     if (status == VL_OK)
         status = cli_open_device(&device, config, &err);
     if (status == VL_OK)
+        cli_announce_device(device, cli_observer(&common));
+    if (status == VL_OK)
         status = cli_open_model(&model, config, device, &err);
     if (status == VL_OK)
         status = vl_cache_build(&plan, config, model, &build, cli_observer(&common), &err);

@@ -49,6 +49,8 @@ int cmd_eval(const cli_command *self, int argc, char **argv)
     vl_status status = cli_config(&config, path, &common, &err);
     if (status == VL_OK)
         status = cli_open_device(&device, config, &err);
+    if (status == VL_OK)
+        cli_announce_device(device, cli_observer(&common));
     const char *lens_path = lens || !config ? lens : config->output;
     if (status == VL_OK)
         status = run(&done, config, device, lens_path, &eval, cli_observer(&common), &err);

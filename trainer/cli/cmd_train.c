@@ -100,6 +100,8 @@ int cmd_train(const cli_command *self, int argc, char **argv)
     if (status == VL_OK)
         status = cli_open_device(&device, config, &err);
     if (status == VL_OK)
+        cli_announce_device(device, cli_observer(&common));
+    if (status == VL_OK)
         status = cli_ensure_cache(&cache, config, device, cli_observer(&common), &err);
     if (status == VL_OK)
         status = vl_fit_run(&result, config, cache, device, &fit, cli_observer(&common), &err);

@@ -52,7 +52,19 @@ vl_hub_paths cli_hub_paths(void)
 
 vl_status cli_open_device(vl_device **out, const vl_config *config, vl_error *err)
 {
-    return vl_device_open(out, config->device ? config->device : "auto", (int)config->threads, err);
+    vl_status status = vl_device_open(out, config->device ? config->device : "auto", (int)config->threads, err);
+    if (status == VL_OK)
+        vl_device_limit_memory(*out, (size_t)config->device_memory);
+    return status;
+}
+
+void cli_announce_device(const vl_device *device, const vl_observer *observer)
+{
+    char line[1024];
+    const char *note = vl_device_note(device);
+    snprintf(line, sizeof line, "device %s: %s%s%s", vl_device_name(device), vl_device_description(device),
+             *note ? "; " : "", note);
+    observer->message(observer->user, 0, line);
 }
 
 vl_status cli_open_model(vl_model **out, const vl_config *config, vl_device *device, vl_error *err)

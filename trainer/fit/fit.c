@@ -126,6 +126,7 @@ static vl_status open_machinery(vl_fit_session *s, vl_error *err)
     enum { LEAST_TILE = 1024 }; /* worth having for the closed form, however small a step is */
     int64_t most = s->plan.tokens_per_step > LEAST_TILE ? s->plan.tokens_per_step : LEAST_TILE;
     int64_t tile = s->config->fit.tile_tokens < most ? s->config->fit.tile_tokens : most;
+    VL_TRY(vl_fit_plan_memory(s, tile, err));
     vl_optimizer_rule rule = vl_optimizer_rule_of(s->config, s->d_model, s->plan.steps);
     VL_TRY(vl_feeder_new(&s->feeder, s->cache, s->device, tile, s->config->fit.read_ahead, err));
     if (s->config->lens.targets == VL_TARGETS_SHUFFLED)

@@ -138,6 +138,10 @@ static inline bool vl_fit_is_leader(const vl_fit_session *session)
     return session->share.member == 0;
 }
 
+/* memory.c: what the fit takes of a device with memory of its own. It decides how many layers fly at once, and says so.
+ * VL_ENOMEM: not even one layer fits. */
+vl_status vl_fit_plan_memory(vl_fit_session *session, int64_t tile_rows, vl_error *err);
+
 /* start.c: the parameters that the descent starts from, for the layers that have none yet. */
 vl_status vl_fit_start_group(vl_fit_session *session, vl_error *err);
 /* step.c: one step of all layers in flight. Cancelled in the middle, nothing has changed. */

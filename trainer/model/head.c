@@ -7,9 +7,6 @@
 #include "trainer/base/sha256.h"
 #include "trainer/model/family.h"
 
-/* Rows that are normed at a time on their way to the logits: bounds the scratch, not the speed. */
-enum { LOGIT_ROWS = 1024 };
-
 struct vl_head {
     vl_device *device; /* borrowed */
     vl_head_source source;
@@ -17,7 +14,7 @@ struct vl_head {
     vl_matrix *matrix;                /* [V, D] */
     vl_tensor bias;                   /* [V] or NULL */
     vl_tensor norm_weight, norm_bias; /* [D]; the bias may be NULL */
-    vl_tensor normed;                 /* [LOGIT_ROWS, D]; made by the first call that needs it */
+    vl_tensor normed;                 /* [VL_HEAD_ROWS, D]; made by the first call that needs it */
     vl_head_info info;
 };
 
@@ -177,9 +174,9 @@ vl_status vl_head_logits(vl_head *head, vl_tensor logits, vl_tensor states, vl_e
                        (long long)rows, (long long)states.shape[1], (long long)logits.shape[0],
                        (long long)logits.shape[1], (long long)head->info.d_model, (long long)head->info.vocab_size);
     if (!head->normed.data)
-        VL_TRY(vl_tensor_new(&head->normed, head->device, VL_F32, LOGIT_ROWS, head->info.d_model, err));
-    for (int64_t first = 0; first < rows; first += LOGIT_ROWS) {
-        int64_t n = rows - first < LOGIT_ROWS ? rows - first : LOGIT_ROWS;
+        VL_TRY(vl_tensor_new(&head->normed, head->device, VL_F32, VL_HEAD_ROWS, head->info.d_model, err));
+    for (int64_t first = 0; first < rows; first += VL_HEAD_ROWS) {
+        int64_t n = rows - first < VL_HEAD_ROWS ? rows - first : VL_HEAD_ROWS;
         VL_TRY(logits_of(head, vl_tensor_rows(logits, first, n), vl_tensor_rows(states, first, n), err));
     }
     return VL_OK;

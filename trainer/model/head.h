@@ -21,6 +21,10 @@ typedef struct vl_head_source {
 
 /* The head of a model: borrows what the model maps. Nothing is prepared. */
 vl_head_source vl_head_source_of(const vl_model *model);
+
+/* Rows that are normed at a time on their way to the logits: bounds the scratch, not the speed. */
+enum { VL_HEAD_ROWS = 1024 };
+
 /* Everything that follows from a source, prepared on a device. `owned` (may be NULL) is freed with the head: the
  * memory that the source points into, where nobody else owns it. */
 vl_status vl_head_new(vl_head **out, vl_device *device, const vl_head_source *source, vl_precision precision,
