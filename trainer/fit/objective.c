@@ -139,7 +139,7 @@ static vl_status gradient_of(vl_objective *o, const vl_objective_tile *tile, vl_
                       err);
 }
 
-vl_status vl_objective_queue(vl_objective *o, const vl_objective_tile *tile, const vl_adapter *adapter,
+vl_status vl_objective_layer(vl_objective *o, const vl_objective_tile *tile, const vl_adapter *adapter,
                              const vl_adapter_gradient *gradient, vl_error *err)
 {
     int64_t rows = tile->h.shape[0];
@@ -158,18 +158,6 @@ vl_status vl_objective_queue(vl_objective *o, const vl_objective_tile *tile, con
         VL_TRY(vl_op_norm_backward(o->device, &back, err));
         VL_TRY(gradient_of(o, tile, dx, gradient, err));
     }
-    return VL_OK;
-}
-
-vl_status vl_objective_losses(vl_objective *o, int64_t rows, vl_error *err)
-{
     vl_tensor loss = vl_tensor_1d(o->loss.data, VL_F32, rows);
     return vl_device_read(o->device, o->host_loss, &loss, err);
-}
-
-vl_status vl_objective_layer(vl_objective *o, const vl_objective_tile *tile, const vl_adapter *adapter,
-                             const vl_adapter_gradient *gradient, vl_error *err)
-{
-    VL_TRY(vl_objective_queue(o, tile, adapter, gradient, err));
-    return vl_objective_losses(o, tile->h.shape[0], err);
 }

@@ -52,13 +52,7 @@ typedef struct vl_objective_tile {
     vl_tensor targets;    /* [rows] i32, read by CE */
 } vl_objective_tile;
 
-/* Queues the unweighted loss of each row and, with `gradient`, that of sum_r weight_r * loss_r. What is done before
- * vl_objective_losses runs beside the device. */
-vl_status vl_objective_queue(vl_objective *objective, const vl_objective_tile *tile, const vl_adapter *adapter,
-                             const vl_adapter_gradient *gradient, vl_error *err);
-/* Waits; the losses of `rows` rows into objective->host_loss. */
-vl_status vl_objective_losses(vl_objective *objective, int64_t rows, vl_error *err);
-/* Both. */
+/* The unweighted loss of each row into objective->host_loss; with `gradient`, that of sum_r weight_r * loss_r. */
 vl_status vl_objective_layer(vl_objective *objective, const vl_objective_tile *tile, const vl_adapter *adapter,
                              const vl_adapter_gradient *gradient, vl_error *err);
 /* out[M, D] = h + h A^T + b. */
