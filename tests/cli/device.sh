@@ -56,7 +56,7 @@ cmp -s a.txt b.txt || fail "topk differs between the devices"
 # killed at any time and resumed: the same bits
 "$vlens" train run.yaml $gpu --quiet --set output=killed --set fit.checkpoint_every=2 >/dev/null 2>"$work/stderr" &
 pid=$!
-while kill -0 "$pid" 2>/dev/null && [ ! -e killed/checkpoint.safetensors ]; do
+while kill -0 "$pid" 2>/dev/null && [ -z "$(ls killed/checkpoint*.safetensors 2>/dev/null)" ]; do
     sleep 0.05
 done
 kill -KILL "$pid" 2>/dev/null
