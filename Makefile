@@ -20,15 +20,15 @@ demo: all ## cache, train, evaluate, export and read the demo model
 	@tools/demo.sh $(VLENS)
 
 test: all ## every test that belongs to a change (under 12 minutes on two cores)
-	@ctest --test-dir $(BUILD) --output-on-failure -LE long
+	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure -LE long
 
 test-all: all asan ## make test, the long tests, and everything again under sanitizers
-	@ctest --test-dir $(BUILD) --output-on-failure
+	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure
 
 asan: deps ## build and test with AddressSanitizer and UBSan
 	@cmake --preset asan >/dev/null
 	@cmake --build --preset asan -j $(JOBS) -- --quiet
-	@ASAN_OPTIONS=detect_leaks=1 ctest --test-dir build/asan --output-on-failure -LE "long|bench"
+	@ASAN_OPTIONS=detect_leaks=1 ctest --test-dir build/asan -j $(JOBS) --output-on-failure -LE "long|bench"
 
 fuzz-short: deps ## ten minutes of fuzzing over the readers of strangers' files (needs clang)
 	@cmake --preset fuzz >/dev/null
