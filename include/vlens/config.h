@@ -32,15 +32,20 @@ typedef enum vl_optimizer { VL_OPTIMIZER_ADAM = 0, VL_OPTIMIZER_SGD, VL_OPTIMIZE
 typedef enum vl_schedule { VL_SCHEDULE_LINEAR = 0, VL_SCHEDULE_CONSTANT, VL_SCHEDULE_COSINE } vl_schedule;
 
 typedef enum vl_eval_metric {
-    VL_EVAL_KL = 0,  /* KL(model || lens), nats */
-    VL_EVAL_CE,      /* -log q[next token], nats */
-    VL_EVAL_ENTROPY, /* of the lens' distribution, nats */
-    VL_EVAL_TOP1,    /* share of rows with the model's first token */
-    VL_EVAL_TOP5,    /* share of rows with the model's first token among the lens' five first */
-    VL_EVAL_RANK,    /* mean rank of the model's first token */
-    VL_EVAL_JS,      /* Jensen-Shannon divergence, nats */
-    VL_EVAL_TV,      /* total variation */
-    VL_EVAL_METRIC_COUNT
+    VL_EVAL_KL = 0,                      /* KL(model || lens), nats */
+    VL_EVAL_CE,                          /* -log q[next token], nats */
+    VL_EVAL_ENTROPY,                     /* of the lens' distribution, nats */
+    VL_EVAL_TOP1,                        /* share of rows with the model's first token */
+    VL_EVAL_TOP5,                        /* share of rows with the model's first token among the lens' five first */
+    VL_EVAL_RANK,                        /* mean rank of the model's first token */
+    VL_EVAL_JS,                          /* Jensen-Shannon divergence, nats */
+    VL_EVAL_TV,                          /* total variation */
+    VL_EVAL_METRIC_COUNT,                /* so far a value of each row; what follows belongs to a state as a whole */
+    VL_EVAL_BIAS = VL_EVAL_METRIC_COUNT, /* KL(mean distribution of the model || mean distribution of the lens), nats:
+                                          * the marginal bias of Belrose et al. 2023, section 3 */
+    VL_EVAL_ECE, /* expected calibration error: rows in 15 bins by the probability that the lens gives its first
+                  * token; mean distance of that from the probability that the model gives the same token */
+    VL_EVAL_COLUMN_COUNT
 } vl_eval_metric;
 
 enum { VL_ALL = -1 }; /* "all": every position, every layer */

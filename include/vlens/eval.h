@@ -31,7 +31,7 @@ typedef struct vl_estimate {
 
 typedef struct vl_eval_cell {
     int64_t rows;
-    double metric[VL_EVAL_METRIC_COUNT]; /* means; NaN where not measured */
+    double metric[VL_EVAL_COLUMN_COUNT]; /* means over rows, then bias and ece; NaN where not measured */
     vl_estimate kl;
 } vl_eval_cell;
 
@@ -61,6 +61,9 @@ VL_API vl_eval_group vl_eval_get_group(const vl_eval_result *result, int group);
 VL_API vl_eval_cell vl_eval_get_cell(const vl_eval_result *result, int group, int64_t state, vl_eval_lens lens);
 /* KL of `other` minus KL of the lens under test, on the same rows, with its paired interval: above 0 is better. */
 VL_API vl_estimate vl_eval_get_gain(const vl_eval_result *result, int group, int64_t state, vl_eval_lens other);
+/* Prediction depth: the mean over rows of the first state from which on the lens' first token is the model's at every
+ * state (0..L). Not for VL_EVAL_WRONG_PICTURE; NaN where there is none. */
+VL_API vl_estimate vl_eval_get_depth(const vl_eval_result *result, int group, vl_eval_lens lens);
 
 /* The result as aligned text (metrics of the configuration), and as JSON (docs/FORMATS.md). Freed by vl_release. */
 VL_API vl_status vl_eval_table(char **out, const vl_eval_result *result, vl_error *err);

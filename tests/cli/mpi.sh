@@ -40,11 +40,12 @@ assert any(a[k] != b[k] for k in a), "not a bit differs: were the rows split at 
 sys.exit(worst > float(sys.argv[3]))
 PY
 
+columns=kl,ce,entropy,top1,top5,rank,js,tv,bias,ece
 for n in 1 2 4; do
     expect 0 "lens: lens$n" ranks $n train run.yaml --set output=lens$n --set cache.dir=cache$n
     [ "$(grep -c '^state' "$work/stdout")" -eq 1 ] || fail "$n processes print more than one table"
     [ "$(grep -c '^fit ' "$work/stderr")" -eq 1 ] || fail "$n processes report progress more than once"
-    expect 0 '"vlens-eval"' ranks $n eval run.yaml --json --set output=lens$n --set cache.dir=cache$n
+    expect 0 '"vlens-eval"' ranks $n eval run.yaml --json --set eval.metrics=$columns --set output=lens$n --set cache.dir=cache$n
     sed "s/lens$n/lens/g; s/cache$n/cache/g" "$work/stdout" >eval$n.json
 done
 for n in 2 4; do

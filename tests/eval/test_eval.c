@@ -17,6 +17,7 @@
 #include "trainer/base/half.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/rng.h"
+#include "trainer/eval/depth.h"
 #include "trainer/fit/lens.h"
 #include "trainer/model/head.h"
 
@@ -187,6 +188,93 @@ static void check_class(fixture *f, const vl_eval_result *result, int token_clas
     vl_head_close(head);
 }
 
+/* What one lens says at one state over the held-out rows of a class, in float64. */
+typedef struct plain {
+    double rank, js, tv, bias, ece;
+    double depth; /* of the lens, over all states */
+    int64_t rows;
+} plain;
+
+static int largest(const double *log_p)
+{
+    int best = 0;
+    for (int v = 1; v < V; v++)
+        best = log_p[v] > log_p[best] ? v : best;
+    return best;
+}
+
+static double js(const double *log_p, const double *log_q)
+{
+    double sum = 0;
+    for (int v = 0; v < V; v++) {
+        double p = exp(log_p[v]), q = exp(log_q[v]), m = log((p + q) / 2);
+        sum += p * (log_p[v] - m) / 2 + q * (log_q[v] - m) / 2;
+    }
+    return sum;
+}
+
+/* The distribution of a row at a state (tuned or not); at L both are the model's. */
+static void distribution(double *out, fixture *f, const vl_head *head, int64_t state, int64_t row, bool tuned)
+{
+    double h[D], u[D];
+    read_state(h, f, state, row);
+    if (tuned && state < L)
+        adapt(u, f, state, h);
+    log_distribution(out, tuned && state < L ? u : h, vl_head_get_source(head));
+}
+
+static int64_t depth_of(fixture *f, const vl_head *head, int64_t row, bool tuned)
+{
+    double p[V], q[V];
+    int64_t depth = L;
+    distribution(p, f, head, L, row, false);
+    for (; depth > 0; depth--) {
+        distribution(q, f, head, depth - 1, row, tuned);
+        if (largest(q) != largest(p))
+            break;
+    }
+    return depth;
+}
+
+static plain compute(fixture *f, const vl_head *head, int token_class, int64_t state, bool tuned)
+{
+    const vl_cache_tokens *tokens = vl_cache_get_tokens(f->cache);
+    double mean_p[V] = {0}, mean_q[V] = {0}, bin[15][2] = {{0}};
+    plain out = {0};
+    for (int64_t row = 0; row < vl_cache_get_info(f->cache)->n_tokens; row++) {
+        double p[V], q[V];
+        if (!vl_cache_get_samples(f->cache)->heldout[tokens->sample_row[row]] ||
+            (token_class != VL_CLASS_COUNT && tokens->token_class[row] != token_class))
+            continue;
+        distribution(p, f, head, L, row, false);
+        distribution(q, f, head, state, row, tuned);
+        int best = largest(p), first = largest(q);
+        for (int v = 0; v < V; v++) {
+            out.rank += q[v] > q[best];
+            out.tv += fabs(exp(p[v]) - exp(q[v])) / 2;
+            mean_p[v] += exp(p[v]);
+            mean_q[v] += exp(q[v]);
+        }
+        out.js += js(p, q);
+        out.depth += (double)depth_of(f, head, row, tuned);
+        bin[(int)(exp(q[first]) * 15)][0] += exp(q[first]);
+        bin[(int)(exp(q[first]) * 15)][1] += exp(p[first]);
+        out.rows++;
+    }
+    double n = (double)out.rows;
+    for (int v = 0; v < V; v++)
+        out.bias += mean_p[v] / n * log(mean_p[v] / mean_q[v]);
+    for (int b = 0; b < 15; b++)
+        out.ece += fabs(bin[b][0] - bin[b][1]) / n;
+    return (plain){out.rank / n, out.js / n, out.tv / n, out.bias, out.ece, out.depth / n, out.rows};
+}
+
+static void near(double got, double expected, double bound)
+{
+    if (!(fabs(got - expected) <= bound))
+        fail_msg("%.9g in the place of %.9g (difference %.2g)", got, expected, fabs(got - expected));
+}
+
 static vl_eval_result *evaluate(fixture *f)
 {
     vl_eval_result *result = NULL;
@@ -216,6 +304,71 @@ static void training_rows_are_evaluated_on_demand(void **state)
     check_class(f, result, VL_CLASS_COUNT, "all");
     vl_eval_free(result);
     f->config->eval.split = VL_SPLIT_HELDOUT;
+}
+
+/* Ranks and depths are counts: exact. Measured of the others: 3.4e-8 at most. */
+static void the_other_columns_equal_a_plain_computation(void **state)
+{
+    static const struct {
+        int token_class;
+        const char *name;
+    } classes[] = {{VL_TEXT, "text"}, {VL_IMAGE, "image"}, {VL_CLASS_COUNT, "all"}};
+    fixture *f = *state;
+    vl_head *head;
+    vl_error err = VL_ERROR_INIT;
+    assert_int_equal(vl_config_set(f->config, "eval.metrics=rank,js,tv,bias,ece", &err), VL_OK);
+    assert_int_equal(vl_cache_head(&head, f->cache, f->device, VL_PRECISION_EXACT, &err), VL_OK);
+    vl_eval_result *result = evaluate(f);
+    for (size_t c = 0; c < sizeof classes / sizeof classes[0]; c++)
+        for (int64_t s = 0; s <= L; s++)
+            for (int tuned = 0; tuned < 2; tuned++) {
+                vl_eval_lens lens = tuned ? VL_EVAL_TUNED : VL_EVAL_LOGIT;
+                int group = find_group(result, classes[c].name);
+                plain expected = compute(f, head, classes[c].token_class, s, tuned);
+                vl_eval_cell cell = vl_eval_get_cell(result, group, s, lens);
+                vl_estimate depth = vl_eval_get_depth(result, group, lens);
+                assert_int_equal(cell.rows, expected.rows);
+                near(cell.metric[VL_EVAL_RANK], expected.rank, 1e-12);
+                near(cell.metric[VL_EVAL_JS], expected.js, 1.3e-7);
+                near(cell.metric[VL_EVAL_TV], expected.tv, 1.3e-7);
+                near(cell.metric[VL_EVAL_BIAS], expected.bias, 1.3e-7);
+                near(cell.metric[VL_EVAL_ECE], expected.ece, 1.3e-7);
+                near(depth.mean, expected.depth, 1e-12);
+                assert_true(depth.low <= depth.mean && depth.mean <= depth.high);
+            }
+    vl_head_close(head);
+    vl_eval_free(result);
+    assert_int_equal(vl_config_set(f->config, "eval.metrics=kl,ce,entropy,top1,top5", &err), VL_OK);
+}
+
+static vl_status add_other(void *user, const vl_team_sum *args, vl_error *err)
+{
+    (void)err;
+    for (int64_t i = 0; i < args->n; i++)
+        ((int64_t *)args->data)[i] += ((const int64_t *)user)[i];
+    return VL_OK;
+}
+
+/* States of every word and of both of its ends, shared out between two members. */
+static void depths_of_two_members_are_those_of_one(void **state)
+{
+    enum { STATES = 130, N = STATES + 1 };
+    (void)state;
+    vl_depth one, other;
+    vl_error err = VL_ERROR_INIT;
+    assert_int_equal(vl_depth_new(&one, N, STATES, &err), VL_OK);
+    assert_int_equal(vl_depth_new(&other, N, STATES, &err), VL_OK);
+    for (int64_t row = 0; row < N; row++) /* row i differs at the states before i, of its own lens alone */
+        for (int64_t s = 0; s < row; s++)
+            vl_depth_differs(s % 2 ? &other : &one, row, (vl_eval_lens)(row % 2), s);
+    vl_team team = {.rank = 0, .size = 2, .user = other.differs, .sum = add_other};
+    assert_int_equal(vl_depth_add_up(&one, &team, &err), VL_OK);
+    for (int64_t row = 0; row < N; row++) {
+        assert_int_equal(vl_depth_of(&one, row, (vl_eval_lens)(row % 2)), row);
+        assert_int_equal(vl_depth_of(&one, row, (vl_eval_lens)((row + 1) % 2)), 0);
+    }
+    vl_depth_clear(&one);
+    vl_depth_clear(&other);
 }
 
 static void the_last_state_is_the_model_itself(void **state)
@@ -274,6 +427,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(means_equal_a_plain_computation),
         cmocka_unit_test(training_rows_are_evaluated_on_demand),
+        cmocka_unit_test(the_other_columns_equal_a_plain_computation),
+        cmocka_unit_test(depths_of_two_members_are_those_of_one),
         cmocka_unit_test(the_last_state_is_the_model_itself),
         cmocka_unit_test(another_models_lens_is_refused),
         cmocka_unit_test(every_number_of_the_table_is_in_the_json),

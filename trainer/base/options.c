@@ -105,8 +105,8 @@ const vl_option vl_options[] = {
     {"fit.checkpoint_every", VL_OPTION_INT, AT(fit.checkpoint_every), "0", NULL, 0, BIG,
      "steps; 0: only when interrupted"},
 
-    {"eval.metrics", VL_OPTION_SET, AT(eval.metrics), "kl,ce,entropy,top1,top5", "kl|ce|entropy|top1|top5|rank|js|tv",
-     0, 0, "columns of the tables"},
+    {"eval.metrics", VL_OPTION_SET, AT(eval.metrics), "kl,ce,entropy,top1,top5",
+     "kl|ce|entropy|top1|top5|rank|js|tv|bias|ece", 0, 0, "columns of the tables; bias and ece take time of their own"},
     {"eval.bootstrap", VL_OPTION_INT, AT(eval.bootstrap), "1000", NULL, 0, 1000000,
      "resamples (of images) behind the 95 % intervals; 0: none"},
     {"eval.seed", VL_OPTION_INT, AT(eval.seed), "42", NULL, 0, BIG, "of the bootstrap"},

@@ -9,6 +9,7 @@
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/version.h"
+#include "trainer/eval/depth.h"
 #include "trainer/eval/result.h"
 #include "trainer/fit/lens.h"
 #include "trainer/model/head.h"
@@ -25,6 +26,7 @@ typedef struct evaluation {
     vl_lens *lens, *baseline;
     const vl_eval_rows *rows;
     vl_eval_result *result;
+    vl_depth depth;
     const vl_team *team;
     int64_t capacity, d, v, n_layers;
     void *host;                       /* [capacity, D] rows as stored */
@@ -46,6 +48,7 @@ static void evaluation_clear(evaluation *e)
     vl_free(e->host);
     vl_free(e->host_metrics);
     vl_free(e->host_targets);
+    vl_depth_clear(&e->depth);
     vl_free(e->host_rows);
     vl_head_close(e->head);
 }
@@ -115,6 +118,8 @@ static void record(evaluation *e, int64_t state, vl_eval_lens lens, int64_t firs
             continue;
         vl_tally_add(&e->result->tally, state, lens, e->rows->group[first + i], e->rows->cluster[first + i],
                      e->host_metrics + i * VL_METRIC_COUNT);
+        if (lens != VL_EVAL_WRONG_PICTURE && e->host_metrics[i * VL_METRIC_COUNT + VL_METRIC_TOP1] < 1)
+            vl_depth_differs(&e->depth, first + i, lens, state);
     }
 }
 
@@ -128,6 +133,10 @@ static vl_status measure(evaluation *e, int64_t state, vl_eval_lens which, vl_le
     VL_TRY(head_distribution(e, vl_tensor_rows(e->logits, 0, n), vl_tensor_rows(e->lse, 0, n), lens ? u : h, err));
     VL_TRY(compare(e, e->teacher, e->teacher_lse, n, err));
     record(e, state, which, first, n);
+    VL_TRY(vl_pooled_add(&e->result->pooled, e->device,
+                         &(vl_pooled_rows){state, which, e->rows->group + first, vl_tensor_rows(e->logits, 0, n),
+                                           vl_tensor_rows(e->teacher, 0, n)},
+                         err));
     if (which != VL_EVAL_TUNED || !e->rows->n_partners)
         return VL_OK;
     VL_TRY(compare(e, e->other, e->other_lse, n, err));
@@ -176,6 +185,19 @@ static vl_status run_tile(evaluation *e, int64_t first, int64_t n, vl_error *err
     return VL_OK;
 }
 
+/* What the members of the team have measured, together. */
+static vl_status add_up(evaluation *e, vl_error *err)
+{
+    VL_TRY(vl_tally_add_up(&e->result->tally, e->team, err));
+    VL_TRY(vl_pooled_add_up(&e->result->pooled, e->team, err));
+    VL_TRY(vl_depth_add_up(&e->depth, e->team, err));
+    for (int64_t i = 0; i < e->rows->n; i++)
+        for (vl_eval_lens lens = 0; lens < VL_EVAL_WRONG_PICTURE; lens++)
+            vl_tally_add_depth(&e->result->tally, lens, e->rows->group[i], e->rows->cluster[i],
+                               vl_depth_of(&e->depth, i, lens));
+    return VL_OK;
+}
+
 static vl_status run_tiles(evaluation *e, const vl_observer *observer, vl_error *err)
 {
     for (int64_t first = 0; first < e->rows->n; first += e->capacity) {
@@ -185,7 +207,7 @@ static vl_status run_tiles(evaluation *e, const vl_observer *observer, vl_error 
         if (observer && observer->progress && observer->progress(observer->user, &progress))
             return vl_fail(err, VL_ECANCELLED, "evaluation interrupted");
     }
-    return vl_tally_add_up(&e->result->tally, e->team, err);
+    return add_up(e, err);
 }
 
 static void keep(char *to, size_t size, const char *text)
@@ -256,6 +278,9 @@ vl_status vl_eval_run(vl_eval_result **out, const vl_config *config, vl_cache *c
     e.capacity = e.capacity < rows.n ? e.capacity : rows.n;
     VL_GOTO(evaluation_alloc(&e, vl_cache_get_info(cache)->dtype, err));
     VL_GOTO(vl_tally_new(&e.result->tally, e.n_layers + 1, rows.n_clusters, err));
+    VL_GOTO(vl_depth_new(&e.depth, rows.n, e.n_layers + 1, err));
+    if (e.result->metrics & (1u << VL_EVAL_BIAS | 1u << VL_EVAL_ECE))
+        VL_GOTO(vl_pooled_new(&e.result->pooled, e.n_layers + 1, e.v, err));
     VL_GOTO(run_tiles(&e, observer, err));
     VL_GOTO(vl_eval_result_finish(e.result, err));
     *out = e.result;

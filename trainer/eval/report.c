@@ -39,7 +39,7 @@ static void put_kl_header(vl_str *out, const vl_eval_result *r, int group)
         vl_str_printf(out, "  %-23s", "baseline - tuned [95 %]");
     if (info->wrong_picture_rows)
         vl_str_printf(out, " %9s", "wrong pic");
-    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_METRIC_COUNT; m++)
+    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_COLUMN_COUNT; m++)
         if (shows(r, m))
             vl_str_printf(out, " %7s", vl_eval_metric_name(m));
     vl_str_putc(out, '\n');
@@ -72,9 +72,22 @@ static void put_state(vl_str *out, const vl_eval_result *r, int group, int64_t s
         put_gain(out, vl_eval_get_gain(r, group, state, VL_EVAL_BASELINE));
     if (r->group_info[group].wrong_picture_rows)
         put_number(out, vl_eval_get_cell(r, group, state, VL_EVAL_WRONG_PICTURE).kl.mean, 10, 4);
-    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_METRIC_COUNT; m++)
+    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_COLUMN_COUNT; m++)
         if (shows(r, m))
-            put_number(out, tuned.metric[m], 8, m == VL_EVAL_RANK ? 1 : 3);
+            put_number(out, tuned.metric[m], 8, m == VL_EVAL_RANK ? 1 : m >= VL_EVAL_BIAS ? 4 : 3);
+    vl_str_putc(out, '\n');
+}
+
+static void put_depth(vl_str *out, const vl_eval_result *r, int group)
+{
+    vl_str_puts(out, "prediction depth:");
+    for (vl_eval_lens lens = 0; lens < VL_EVAL_LENS_COUNT; lens++) {
+        vl_estimate e = vl_eval_get_depth(r, group, lens);
+        if (!isnan(e.mean))
+            vl_str_printf(out, " %s %.2f", vl_eval_lens_name(lens), e.mean);
+        if (!isnan(e.low))
+            vl_str_printf(out, " [%.2f, %.2f]", e.low, e.high);
+    }
     vl_str_putc(out, '\n');
 }
 
@@ -100,11 +113,13 @@ vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
         put_kl_header(&text, r, g);
         for (int64_t s = 0; s <= r->n_layers; s++)
             put_state(&text, r, g, s);
+        put_depth(&text, r, g);
     }
     vl_str_printf(
         &text,
         "\nState %lld is the model itself. The columns on the right are the tuned lens'; intervals are over %s.\n",
         (long long)r->n_layers, r->has_pictures ? "pictures" : "samples");
+    vl_str_puts(&text, "Prediction depth: mean first state from which on the lens' first token stays the model's.\n");
     if (r->has_baseline)
         vl_str_printf(&text, "baseline: %s\n", r->baseline_path);
     if (r->wrong_rows)
@@ -135,8 +150,9 @@ static json_t *cell_json(const vl_eval_result *r, int group, int64_t state, vl_e
     json_object_set_new(object, "kl", number(cell.kl.mean));
     json_object_set_new(object, "kl_low", number(cell.kl.low));
     json_object_set_new(object, "kl_high", number(cell.kl.high));
-    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_METRIC_COUNT; m++)
-        json_object_set_new(object, vl_eval_metric_name(m), number(cell.metric[m]));
+    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_COLUMN_COUNT; m++)
+        if (m < VL_EVAL_METRIC_COUNT || shows(r, m))
+            json_object_set_new(object, vl_eval_metric_name(m), number(cell.metric[m]));
     if (lens == VL_EVAL_LOGIT || lens == VL_EVAL_BASELINE)
         json_object_set_new(object, "minus_tuned", estimate_json(vl_eval_get_gain(r, group, state, lens)));
     return object;
@@ -156,6 +172,11 @@ static json_t *group_json(const vl_eval_result *r, int group)
         json_array_append_new(states, state);
     }
     json_object_set_new(object, "states", states);
+    json_t *depth = json_object();
+    for (vl_eval_lens lens = 0; lens < VL_EVAL_LENS_COUNT; lens++)
+        if (!isnan(vl_eval_get_depth(r, group, lens).mean))
+            json_object_set_new(depth, vl_eval_lens_name(lens), estimate_json(vl_eval_get_depth(r, group, lens)));
+    json_object_set_new(object, "prediction_depth", depth);
     return object;
 }
 

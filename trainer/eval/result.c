@@ -12,7 +12,7 @@ const char *vl_eval_lens_name(vl_eval_lens lens)
 
 const char *vl_eval_metric_name(vl_eval_metric metric)
 {
-    static const char *const names[] = {"kl", "ce", "entropy", "top1", "top5", "rank", "js", "tv"};
+    static const char *const names[] = {"kl", "ce", "entropy", "top1", "top5", "rank", "js", "tv", "bias", "ece"};
     return names[metric];
 }
 
@@ -21,6 +21,8 @@ void vl_eval_free(vl_eval_result *result)
     if (!result)
         return;
     vl_tally_clear(&result->tally);
+    vl_pooled_clear(&result->pooled);
+    vl_free(result->depth);
     vl_free(result->cell);
     vl_free(result->gain);
     vl_free(result);
@@ -56,6 +58,11 @@ vl_estimate vl_eval_get_gain(const vl_eval_result *result, int group, int64_t st
     return result->gain[place(result, group, state, other)];
 }
 
+vl_estimate vl_eval_get_depth(const vl_eval_result *result, int group, vl_eval_lens lens)
+{
+    return result->depth[group * VL_EVAL_LENS_COUNT + (int)lens];
+}
+
 static int64_t total(const int64_t *counts, int64_t n, int64_t *nonzero)
 {
     int64_t sum = 0;
@@ -84,39 +91,63 @@ static void choose_groups(vl_eval_result *r)
     }
 }
 
+typedef struct finish_work {
+    uint16_t *draws; /* NULL without intervals */
+    double *scratch; /* [resamples + 1] */
+} finish_work;
+
+static void finish_cell(vl_eval_result *r, int g, int64_t state, vl_eval_lens lens, const finish_work *work)
+{
+    const vl_tally *t = &r->tally;
+    size_t at = place(r, g, state, lens);
+    const int64_t *rows = (lens == VL_EVAL_WRONG_PICTURE ? t->wrong : t->rows) + r->group[g] * t->n_clusters;
+    const double *sum = vl_tally_kl(t, state, lens, r->group[g]);
+    r->cell[at] = vl_tally_cell(t, state, lens, r->group[g]);
+    r->gain[at] = (vl_estimate){NAN, NAN, NAN};
+    if (r->cell[at].rows == 0)
+        return;
+    r->cell[at].kl =
+        vl_bootstrap_estimate(sum, NULL, rows, t->n_clusters, work->draws, r->bootstrap.resamples, work->scratch);
+    if (lens == VL_EVAL_LOGIT || lens == VL_EVAL_BASELINE)
+        r->gain[at] = vl_bootstrap_estimate(sum, vl_tally_kl(t, state, VL_EVAL_TUNED, r->group[g]), rows, t->n_clusters,
+                                            work->draws, r->bootstrap.resamples, work->scratch);
+    if (lens != VL_EVAL_WRONG_PICTURE) {
+        r->cell[at].metric[VL_EVAL_BIAS] = vl_pooled_bias(&r->pooled, state, lens, r->group[g]);
+        r->cell[at].metric[VL_EVAL_ECE] = vl_pooled_ece(&r->pooled, state, lens, r->group[g]);
+    }
+}
+
+static void finish_depth(vl_eval_result *r, int g, vl_eval_lens lens, const finish_work *work)
+{
+    const vl_tally *t = &r->tally;
+    vl_estimate *out = &r->depth[g * VL_EVAL_LENS_COUNT + (int)lens];
+    *out = (vl_estimate){NAN, NAN, NAN};
+    if (lens == VL_EVAL_WRONG_PICTURE || (lens == VL_EVAL_BASELINE && !r->has_baseline))
+        return;
+    *out = vl_bootstrap_estimate(vl_tally_depth(t, lens, r->group[g]), NULL, t->rows + r->group[g] * t->n_clusters,
+                                 t->n_clusters, work->draws, r->bootstrap.resamples, work->scratch);
+}
+
 vl_status vl_eval_result_finish(vl_eval_result *r, vl_error *err)
 {
     choose_groups(r);
     size_t cells = (size_t)r->n_groups * (size_t)(r->n_layers + 1) * VL_EVAL_LENS_COUNT;
-    uint16_t *draws = NULL;
-    double *scratch = vl_alloc((size_t)(r->bootstrap.resamples + 1), sizeof(double));
+    finish_work work = {NULL, vl_alloc((size_t)(r->bootstrap.resamples + 1), sizeof(double))};
     vl_status status = VL_OK;
     r->cell = vl_calloc(cells, sizeof *r->cell);
     r->gain = vl_calloc(cells, sizeof *r->gain);
-    if (!r->cell || !r->gain || !scratch) {
-        vl_free(scratch);
-        return vl_fail_nomem(err, "evaluation result");
-    }
-    if (r->bootstrap.resamples > 0)
-        status = vl_bootstrap_draw(&draws, &r->bootstrap, r->tally.n_clusters, err);
-    int64_t n = r->tally.n_clusters;
+    r->depth = vl_calloc((size_t)r->n_groups * VL_EVAL_LENS_COUNT, sizeof *r->depth);
+    if (!r->cell || !r->gain || !r->depth || !work.scratch)
+        status = vl_fail_nomem(err, "evaluation result");
+    if (status == VL_OK && r->bootstrap.resamples > 0)
+        status = vl_bootstrap_draw(&work.draws, &r->bootstrap, r->tally.n_clusters, err);
     for (int g = 0; status == VL_OK && g < r->n_groups; g++)
-        for (int64_t s = 0; s <= r->n_layers; s++)
-            for (vl_eval_lens lens = 0; lens < VL_EVAL_LENS_COUNT; lens++) {
-                size_t at = place(r, g, s, lens);
-                const int64_t *rows =
-                    (lens == VL_EVAL_WRONG_PICTURE ? r->tally.wrong : r->tally.rows) + r->group[g] * n;
-                const double *sum = vl_tally_kl(&r->tally, s, lens, r->group[g]);
-                r->cell[at] = vl_tally_cell(&r->tally, s, lens, r->group[g]);
-                r->gain[at] = (vl_estimate){NAN, NAN, NAN};
-                if (r->cell[at].rows == 0)
-                    continue;
-                r->cell[at].kl = vl_bootstrap_estimate(sum, NULL, rows, n, draws, r->bootstrap.resamples, scratch);
-                if (lens == VL_EVAL_LOGIT || lens == VL_EVAL_BASELINE)
-                    r->gain[at] = vl_bootstrap_estimate(sum, vl_tally_kl(&r->tally, s, VL_EVAL_TUNED, r->group[g]),
-                                                        rows, n, draws, r->bootstrap.resamples, scratch);
-            }
-    vl_free(draws);
-    vl_free(scratch);
+        for (vl_eval_lens lens = 0; lens < VL_EVAL_LENS_COUNT; lens++) {
+            for (int64_t s = 0; s <= r->n_layers; s++)
+                finish_cell(r, g, s, lens, &work);
+            finish_depth(r, g, lens, &work);
+        }
+    vl_free(work.draws);
+    vl_free(work.scratch);
     return status;
 }

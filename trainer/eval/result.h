@@ -2,6 +2,7 @@
 #ifndef VL_EVAL_RESULT_H
 #define VL_EVAL_RESULT_H
 
+#include "trainer/eval/pooled.h"
 #include "trainer/eval/tally.h"
 
 enum { VL_EVAL_TEXT = 256 };
@@ -9,6 +10,7 @@ enum { VL_EVAL_TEXT = 256 };
 struct vl_eval_result {
     int64_t n_layers;
     vl_tally tally;
+    vl_pooled pooled;
     int64_t wrong_rows; /* in all */
     bool has_baseline, has_pictures;
     bool heldout;     /* eval.split */
@@ -20,6 +22,7 @@ struct vl_eval_result {
     vl_eval_group group_info[VL_GROUP_COUNT]; /* by position in `group` */
     vl_eval_cell *cell;                       /* [n_groups, n_layers + 1, VL_EVAL_LENS_COUNT] */
     vl_estimate *gain;                        /* the same shape: of the tuned lens over that one */
+    vl_estimate *depth;                       /* [n_groups, VL_EVAL_LENS_COUNT] */
     char model_id[VL_EVAL_TEXT], fingerprint[65], lens_fingerprint[65];
     char lens_path[1024], cache_path[1024], baseline_path[1024];
     char version[32];

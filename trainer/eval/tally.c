@@ -19,9 +19,10 @@ vl_status vl_tally_new(vl_tally *out, int64_t n_states, int64_t n_clusters, vl_e
     out->kl = vl_calloc(cells * clusters, sizeof(double));
     out->metric = vl_calloc(cells * VL_EVAL_METRIC_COUNT, sizeof(double));
     out->valid = vl_calloc(cells * VL_EVAL_METRIC_COUNT, sizeof(int64_t));
+    out->depth = vl_calloc(VL_EVAL_LENS_COUNT * VL_GROUP_COUNT * clusters, sizeof(double));
     out->rows = vl_calloc(VL_GROUP_COUNT * clusters, sizeof(int64_t));
     out->wrong = vl_calloc(VL_GROUP_COUNT * clusters, sizeof(int64_t));
-    if (out->kl && out->metric && out->valid && out->rows && out->wrong)
+    if (out->kl && out->metric && out->valid && out->depth && out->rows && out->wrong)
         return VL_OK;
     vl_tally_clear(out);
     return vl_fail_nomem(err, "sums of the evaluation");
@@ -32,6 +33,7 @@ void vl_tally_clear(vl_tally *tally)
     vl_free(tally->kl);
     vl_free(tally->metric);
     vl_free(tally->valid);
+    vl_free(tally->depth);
     vl_free(tally->rows);
     vl_free(tally->wrong);
     *tally = (vl_tally){0};
@@ -72,6 +74,18 @@ vl_status vl_tally_add_up(vl_tally *t, const vl_team *team, vl_error *err)
     return VL_OK;
 }
 
+void vl_tally_add_depth(vl_tally *tally, vl_eval_lens lens, int group, int64_t cluster, int64_t depth)
+{
+    for (int target = 0; target < VL_GROUP_COUNT; target++)
+        if (vl_eval_group_holds(target, group))
+            tally->depth[((int64_t)lens * VL_GROUP_COUNT + target) * tally->n_clusters + cluster] += (double)depth;
+}
+
+const double *vl_tally_depth(const vl_tally *tally, vl_eval_lens lens, int group)
+{
+    return tally->depth + ((int64_t)lens * VL_GROUP_COUNT + group) * tally->n_clusters;
+}
+
 const double *vl_tally_kl(const vl_tally *tally, int64_t state, vl_eval_lens lens, int group)
 {
     return tally->kl + cell_index(tally, state, lens, group) * (size_t)tally->n_clusters;
@@ -85,6 +99,8 @@ vl_eval_cell vl_tally_cell(const vl_tally *tally, int64_t state, vl_eval_lens le
         int64_t valid = tally->valid[at + (size_t)m];
         cell.metric[m] = valid ? tally->metric[at + (size_t)m] / (double)valid : (double)NAN;
     }
+    for (int m = VL_EVAL_METRIC_COUNT; m < VL_EVAL_COLUMN_COUNT; m++)
+        cell.metric[m] = (double)NAN;
     cell.rows = tally->valid[at + VL_EVAL_KL];
     cell.kl.mean = cell.metric[VL_EVAL_KL];
     return cell;

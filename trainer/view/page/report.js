@@ -8,7 +8,8 @@ const Report = (() => {
   const NAMES = { kl: "KL from the model (nats)", ce: "cross-entropy of the next token (nats)",
     entropy: "entropy (nats)", top1: "share of rows with the model's first token first",
     top5: "share of rows with the model's first token among five", rank: "rank of the model's first token",
-    js: "Jensen-Shannon divergence (nats)", tv: "total variation" };
+    js: "Jensen-Shannon divergence (nats)", tv: "total variation",
+    bias: "marginal bias: KL of the mean distributions (nats)", ece: "calibration error of the first token's probability" };
   const NOT_METRICS = ["rows", "kl_low", "kl_high", "minus_tuned"];
   const view = { group: 0, metric: "kl", log: true };
 
