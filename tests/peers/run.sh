@@ -57,9 +57,15 @@ for type in bfloat16 float16 float32; do
     "$vlens" import lens.h5 --out "lens-h5-$type" --cache cache
 done
 "$vlens" export lens --format jlens --out lens.pt --dtype float16
-"$vlens" eval run.yaml --quiet --json >text.json
-"$vlens" eval vlm-run.yaml --quiet --json >vlm.json
-"$vlens" eval mllama-run.yaml --quiet --json >mllama.json
+columns=eval.metrics=kl,ce,entropy,top1,top5,rank,js,tv,bias,ece
+"$vlens" eval run.yaml --quiet --json --set $columns >text.json
+"$vlens" eval vlm-run.yaml --quiet --json --set $columns >vlm.json
+"$vlens" eval mllama-run.yaml --quiet --json --set $columns >mllama.json
+
+echo "== every column of vlens eval, in NumPy"
+"$python" "$source/tests/peers/metrics.py" "$source" cache lens/lens.safetensors text.json
+"$python" "$source/tests/peers/metrics.py" "$source" vlm-cache vlm-lens/lens.safetensors vlm.json
+"$python" "$source/tests/peers/metrics.py" "$source" mllama-cache mllama-lens/lens.safetensors mllama.json
 
 echo "== the snippets of docs/INTEROP.md"
 "$python" "$source/tests/peers/snippets.py" "$source/docs/INTEROP.md"
