@@ -14,7 +14,8 @@ import types
 import memory
 
 BASE = {"steps": 4, "layers": 4, "vocabulary": 16384}
-POINTS = {"tokens": ("steps", [2, 4, 8]), "layers": ("layers", [2, 4, 8]), "vocabulary": ("vocabulary", [8192, 16384, 32768])}
+POINTS = {"tokens": ("steps", [2, 4, 8]), "layers": ("layers", [2, 4, 8]),
+          "vocabulary": ("vocabulary", [8192, 16384, 32768])}
 D, ROWS, STEP = 512, 2048, 512
 
 

@@ -4,8 +4,8 @@
     optimizers.py FOLDER --vlens PATH --cache NAME=CACHE=16,32,64 ... [--svg FILE]
 
 One fit for each cache, optimiser and number of steps (each with its own linear decay), then the held-out KL: the mean
-over layers of class all (positions 2 and later of a text corpus). Time is that of the processor, user and system, of
-the whole fit with closed form and validation: it says the same on a busy machine. What is in FOLDER is not made again."""
+over layers of class all at positions 2 and later. Time is that of the processor, user and system, of the whole fit with
+closed form and validation: it says the same on a busy machine. What is in FOLDER is not made again."""
 import argparse
 import json
 import os
@@ -39,7 +39,8 @@ def measure(a, name, cache, optimizer, steps):
     result = subprocess.run([a.vlens, "eval", empty, "--json", "--quiet", *sets], check=True, stdout=subprocess.PIPE)
     classes = {c["class"]: c for c in json.loads(result.stdout)["classes"]}
     states = (classes.get("all") or classes["text"])["states"][:-1]
-    point = {"steps": steps, "cpu_seconds": round(seconds, 2), "kl": sum(s["tuned"]["kl"] for s in states) / len(states)}
+    kl = sum(s["tuned"]["kl"] for s in states) / len(states)
+    point = {"steps": steps, "cpu_seconds": round(seconds, 2), "kl": kl}
     with open(out + ".json", "w", encoding="utf-8") as f:
         json.dump(point, f)
     return point
@@ -48,8 +49,8 @@ def measure(a, name, cache, optimizer, steps):
 def plot(results, path):
     width, height, gap = 260, 190, 64
     total = len(results) * (width + gap) + 30
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{height + 100}" font-family="sans-serif" '
-             'font-size="12"><rect width="100%" height="100%" fill="white"/>']
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{height + 100}" '
+             'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>']
     for i, (name, curves) in enumerate(results.items()):
         points = [p for curve in curves.values() for p in curve]
         left, top = gap + i * (width + gap), 24
@@ -62,11 +63,14 @@ def plot(results, path):
 
         parts.append(f'<path d="M{left} {top}V{top + height}H{left + width}" fill="none" stroke="black"/>'
                      f'<text x="{left}" y="{top - 8}">{name}: mean held-out KL, nats</text>'
-                     f'<text x="{left + width / 2}" y="{top + height + 34}" text-anchor="middle">processor seconds</text>')
+                     f'<text x="{left + width / 2}" y="{top + height + 34}" '
+                     'text-anchor="middle">processor seconds</text>')
         for k in range(5):
             value, x = low + (high - low) * k / 4, most_x * k / 4
-            parts.append(f'<text x="{left - 4}" y="{top + height * (1 - k / 4) + 4:.0f}" text-anchor="end">{value:.3f}</text>'
-                         f'<text x="{left + width * k / 4:.0f}" y="{top + height + 16}" text-anchor="middle">{x:.3g}</text>')
+            y = top + height * (1 - k / 4) + 4
+            parts.append(f'<text x="{left - 4}" y="{y:.0f}" text-anchor="end">{value:.3f}</text>'
+                         f'<text x="{left + width * k / 4:.0f}" y="{top + height + 16}" '
+                         f'text-anchor="middle">{x:.3g}</text>')
         for optimizer, curve in curves.items():
             line = " ".join("{:.1f},{:.1f}".format(*place(p)) for p in curve)
             parts.append(f'<polyline points="{line}" fill="none" stroke="{OPTIMIZERS[optimizer]}" stroke-width="2"/>')
@@ -83,7 +87,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--vlens", required=True)
-    parser.add_argument("--cache", action="append", required=True, metavar="NAME=CACHE=STEPS", help="steps of its fits, such as 16,32,64")
+    parser.add_argument("--cache", action="append", required=True, metavar="NAME=CACHE=STEPS",
+                        help="steps of its fits, such as 16,32")
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--skip", type=int, default=2, help="positions at the start of a sample left out")
     parser.add_argument("--svg")
@@ -96,7 +101,8 @@ def main():
         results[name] = {o: [start] + [measure(a, name, cache, o, int(s)) for s in steps.split(",")]
                          for o in OPTIMIZERS}
         for optimizer, curve in results[name].items():
-            print(f"{name:12} {optimizer:5}", "  ".join(f"{p['kl']:.4f} ({p['cpu_seconds']:.1f} s)" for p in curve), flush=True)
+            text = "  ".join(f"{p['kl']:.4f} ({p['cpu_seconds']:.1f} s)" for p in curve)
+            print(f"{name:12} {optimizer:5}", text, flush=True)
     if a.svg:
         plot(results, a.svg)
 

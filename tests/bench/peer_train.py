@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The training loop of the Python package tuned-lens in PyTorch, on a vlens cache, beside `vlens train` on the same rows.
+"""The training loop of the Python package tuned-lens in PyTorch, on a vlens cache, beside `vlens train` on its rows.
 
     peer_train.py speed  CACHE --vlens PATH [--steps N] [--tokens N]   tokens x layers / s of both, and the ratio
     peer_train.py follow CACHE --vlens PATH [--steps N]                losses step for step on a cache of 1,024 rows
@@ -11,6 +11,7 @@ The teacher is made from the cached last state, as the model itself is not run. 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -58,18 +59,18 @@ def unembed(cache, h):
 
 
 def train(cache, steps, tokens, a):
-    """Returns [L, steps] losses and the seconds of the steps, reading excluded."""
+    """Returns [L, steps] losses, and the seconds of the steps by the clock and of the processor, reading excluded."""
     layers = [torch.nn.Linear(cache.d, cache.d) for _ in range(cache.n_layers)]
     parameters = [p for layer in layers for p in layer.parameters()]
     for p in parameters:
         p.data.zero_()
     optimizer = torch.optim.SGD(parameters, lr=a.lr, momentum=0.9, nesterov=True, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-    losses, seconds = np.zeros((cache.n_layers, steps)), []
+    losses, seconds, cpu = np.zeros((cache.n_layers, steps)), [], []
     for step in range(steps):
         first = step * tokens % (len(cache.train) - tokens + 1)
         states = cache.rows(cache.train[first:first + tokens])
-        began = time.monotonic()
+        began, cpu_began = time.monotonic(), time.process_time()
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=not a.exact):
             labels = unembed(cache, states[-1]).float().log_softmax(-1)
         for i, layer in enumerate(layers):
@@ -84,14 +85,17 @@ def train(cache, steps, tokens, a):
         optimizer.zero_grad(set_to_none=False)
         schedule.step()
         seconds.append(time.monotonic() - began)
-    return losses, seconds
+        cpu.append(time.process_time() - cpu_began)
+    return losses, seconds, cpu
 
 
 def vlens(a, steps, tokens, out):
     """The same algorithm by vlens: its own result as JSON."""
-    keys = {"output": out, "cache.dir": a.cache, "lens.init": "zero", "fit.optimizer": "sgd", "fit.learning_rate": a.lr,
+    keys = {"output": out, "cache.dir": a.cache, "lens.init": "zero", "fit.optimizer": "sgd",
+            "fit.learning_rate": a.lr,
             "fit.weight_decay": 1e-3, "fit.warmup": 0, "fit.schedule": "linear", "fit.validation": 0,
-            "fit.early_stop": "false", "precision": "exact" if a.exact else "auto", "fit.steps": steps, "fit.tokens_per_step": tokens}
+            "fit.early_stop": "false", "precision": "exact" if a.exact else "auto",
+            "fit.steps": steps, "fit.tokens_per_step": tokens}
     config = os.path.join(os.path.dirname(out), "empty.yaml")
     with open(config, "w", encoding="utf-8") as f:
         f.write("{}\n")
@@ -103,27 +107,33 @@ def vlens(a, steps, tokens, out):
 
 def speed(cache, a, scratch):
     train(cache, 1, a.tokens, a)  # warms up
-    _, seconds = train(cache, a.steps, a.tokens, a)
+    _, seconds, cpu = train(cache, a.steps, a.tokens, a)
     theirs = cache.n_layers * a.tokens / np.median(seconds)
     spread = [cache.n_layers * a.tokens / s for s in (max(seconds), min(seconds))]
-    rates = []
+    rates, cpu_rates = [], []
     for i in range(3):
         steps = 4 * a.steps
+        work = cache.n_layers * a.tokens * steps
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = vlens(a, steps, a.tokens, os.path.join(scratch, f"lens{i}"))
-        rates.append(cache.n_layers * a.tokens * steps / result["seconds"])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        rates.append(work / result["seconds"])
+        cpu_rates.append(work / (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
     ours = sorted(rates)[1]
+    ours_cpu, theirs_cpu = sorted(cpu_rates)[1], cache.n_layers * a.tokens / np.median(cpu)
     print(json.dumps({
         "layers": cache.n_layers, "d": cache.d, "vocabulary": cache.weight.shape[0], "tokens_per_step": a.tokens,
         "threads": torch.get_num_threads(), "torch": torch.__version__,
         "torch_token_layers_per_second": round(theirs, 1), "torch_range": [round(s, 1) for s in spread],
         "vlens_token_layers_per_second": round(ours, 1), "vlens_range": [round(min(rates), 1), round(max(rates), 1)],
-        "ratio": round(ours / theirs, 2)}, indent=1))
+        "ratio": round(ours / theirs, 2), "torch_per_cpu_second": round(theirs_cpu, 1),
+        "vlens_per_cpu_second": round(ours_cpu, 1), "cpu_ratio": round(ours_cpu / theirs_cpu, 2)}, indent=1))
 
 
 def follow(cache, a, scratch):
     """A step takes all training rows, so that their order does not matter."""
     tokens = len(cache.train)
-    theirs, _ = train(cache, a.steps, tokens, a)
+    theirs, _, _ = train(cache, a.steps, tokens, a)
     out = os.path.join(scratch, "lens")
     vlens(a, a.steps, tokens, out)
     with open(os.path.join(out, "metrics.json"), encoding="utf-8") as f:
