@@ -101,7 +101,7 @@ const vl_option vl_options[] = {
     {"fit.early_stop", VL_OPTION_BOOL, AT(fit.early_stop), "true", NULL, 0, 0,
      "keep of every layer the parameters that did best on the validation part"},
     {"fit.validate_every", VL_OPTION_INT, AT(fit.validate_every), "0", NULL, 0, BIG,
-     "steps; 0: ten times a run, seldomer in a short one"},
+     "steps; 0: ten times a run, less often in a short one"},
     {"fit.checkpoint_every", VL_OPTION_INT, AT(fit.checkpoint_every), "0", NULL, 0, BIG,
      "steps; 0: only when interrupted"},
 
