@@ -5,7 +5,7 @@ set -eu
 
 packages="python3 build-essential cmake ninja-build pkg-config
 libhdf5-dev libdnnl-dev libopenblas0-openmp libopenblas-openmp-dev libjansson-dev libyaml-dev libpcre2-dev
-libutf8proc-dev libstb-dev libjpeg-dev libjs-chart.js libcmocka-dev
+libutf8proc-dev libstb-dev libjpeg-dev zlib1g-dev libjs-chart.js libcmocka-dev
 libopenmpi-dev openmpi-bin debootstrap"
 
 missing=""
