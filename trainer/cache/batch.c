@@ -95,21 +95,6 @@ vl_batch_faults vl_batch_get_faults(const vl_batch *batch)
 
 /* ---- collecting -------------------------------------------------------------------------------------------- */
 
-static vl_status encode(vl_sequence **out, const vl_cache_job *job, const vl_sample *sample, vl_error *err)
-{
-    const vl_config *config = job->config;
-    if (sample->ids)
-        return vl_sequence_from_ids(out, job->model, sample->ids, sample->n_ids, err);
-    vl_prompt prompt = {.text = sample->prompt,
-                        .image_paths = (const char *const *)sample->images,
-                        .n_images = sample->n_images,
-                        .raw = config->data.chat_template == VL_TEMPLATE_NONE,
-                        .ignore_exif = !config->data.exif,
-                        .max_pixels = config->data.max_pixels,
-                        .max_tokens = config->data.max_tokens};
-    return vl_model_encode(out, job->model, &prompt, err);
-}
-
 static vl_status generate(vl_sequence *sequence, const vl_cache_job *job, vl_error *err)
 {
     int64_t most = job->config->cache.positions[VL_GENERATED], n = 0;
@@ -137,7 +122,7 @@ static vl_status add_entry(vl_batch *batch, int64_t index, vl_error *err)
     }
     entry *e = &batch->entries[batch->n++];
     *e = (entry){.sample = index, .first = batch->n_rows};
-    VL_TRY(encode(&e->sequence, job, sample, err));
+    VL_TRY(vl_sample_encode(&e->sequence, job->model, job->config, sample, err));
     VL_TRY(generate(e->sequence, job, err));
     e->rows = vl_alloc((size_t)e->sequence->n_tokens, sizeof *e->rows);
     if (!e->rows)

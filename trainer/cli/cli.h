@@ -126,6 +126,8 @@ vl_status cli_open_device(vl_device **out, const vl_config *config, vl_error *er
 void cli_announce_device(const vl_device *device, const vl_observer *observer);
 vl_status cli_open_model(vl_model **out, const vl_config *config, vl_device *device, vl_error *err);
 vl_hub_paths cli_hub_paths(void);
+/* Opens the cache that a configuration names, as cli_open_cache does. */
+vl_status cli_open_own_cache(vl_cache **out, const vl_config *config, vl_error *err);
 /* Caches where no complete cache lies, and opens it. */
 vl_status cli_ensure_cache(vl_cache **out, const vl_config *config, vl_device *device, const vl_observer *observer,
                            vl_error *err);

@@ -12,15 +12,11 @@ typedef struct eval_run {
 static vl_status run(eval_run *out, const vl_config *config, vl_device *device, const char *lens_path,
                      const vl_eval_options *options, const vl_observer *observer, vl_error *err)
 {
-    char *directory = NULL;
-    vl_status status = vl_cache_directory(&directory, config, err);
-    if (status == VL_OK)
-        status = cli_open_cache(&out->cache, directory, err);
+    vl_status status = cli_open_own_cache(&out->cache, config, err);
     if (status == VL_OK)
         status = vl_lens_open(&out->lens, lens_path, err);
     if (status == VL_OK)
         status = vl_eval_run(&out->result, config, out->cache, out->lens, device, options, observer, err);
-    vl_release(directory);
     return status;
 }
 

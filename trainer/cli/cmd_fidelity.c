@@ -25,21 +25,17 @@ static void close_all(opened *o)
 
 static vl_status prepare(opened *o, const char *path, const char *lens, const cli_common *common, vl_error *err)
 {
-    char *directory = NULL;
     vl_status status = cli_config(&o->config, path, common, err);
     if (status == VL_OK)
         status = cli_open_device(&o->device, o->config, err);
     if (status == VL_OK)
-        status = vl_cache_directory(&directory, o->config, err);
-    if (status == VL_OK)
-        status = cli_open_cache(&o->cache, directory, err);
+        status = cli_open_own_cache(&o->cache, o->config, err);
     if (status == VL_OK)
         status = vl_lens_open(&o->lens, lens ? lens : o->config->output, err);
     if (status == VL_OK && o->config->fidelity.control)
         status = vl_lens_open(&o->control, o->config->fidelity.control, err);
     if (status == VL_OK)
         status = cli_open_model(&o->model, o->config, o->device, err);
-    vl_release(directory);
     return status;
 }
 

@@ -162,18 +162,8 @@ static vl_status align(fidelity_run *run, int index, vl_causal_block *block, vl_
     if (!ablated || !log[0] || !log[1] || !log[2] || !log[3])
         VL_GOTO(vl_fail_nomem(err, "fidelity"));
     VL_GOTO(vl_fidelity_change(run->row_kl, data, index, run->basis, run->n_directions, err));
-    for (int64_t i = 0; i < data->n_counted; i++) {
-        const float *from = run->h + i * d;
-        memcpy(ablated + i * d, from, (size_t)d * sizeof *from);
-        for (int k = 0; k < run->n_directions; k++) {
-            const double *direction = run->basis + (int64_t)k * d;
-            double share = 0;
-            for (int64_t j = 0; j < d; j++)
-                share += ((double)run->target[i * d + j] - (double)from[j]) * direction[j];
-            for (int64_t j = 0; j < d; j++)
-                ablated[i * d + j] += (float)(share * direction[j]);
-        }
-    }
+    for (int64_t at = 0; at < data->n_counted * d; at += d)
+        vl_fidelity_ablate(ablated + at, run->h + at, run->target + at, d, run->basis, run->n_directions);
     memset(run->alignment, 0, (size_t)data->n_samples * sizeof *run->alignment);
     for (int64_t first = 0; first < data->n_counted; first += VL_FIDELITY_TILE) {
         int64_t n = data->n_counted - first < VL_FIDELITY_TILE ? data->n_counted - first : VL_FIDELITY_TILE;

@@ -23,21 +23,6 @@ static const vl_sample *sample_of_number(const vl_sample_list *list, int64_t num
     return low < list->n && list->items[low].number == number ? &list->items[low] : NULL;
 }
 
-static vl_status encode(vl_sequence **out, const vl_fidelity_inputs *in, const vl_sample *sample, vl_error *err)
-{
-    const vl_config *config = in->config;
-    int64_t most = config->fidelity.max_tokens;
-    if (sample->ids)
-        return vl_sequence_from_ids(out, in->model, sample->ids, sample->n_ids < most ? sample->n_ids : most, err);
-    vl_prompt prompt = {.text = sample->prompt,
-                        .image_paths = (const char *const *)sample->images,
-                        .n_images = sample->n_images,
-                        .raw = config->data.chat_template == VL_TEMPLATE_NONE,
-                        .ignore_exif = !config->data.exif,
-                        .max_tokens = config->data.max_tokens};
-    return vl_model_encode(out, in->model, &prompt, err);
-}
-
 /* The k-th of n evenly spaced entries of `total`. */
 static int64_t spaced(int64_t k, int64_t n, int64_t total)
 {
@@ -67,7 +52,10 @@ static vl_status encode_all(vl_fidelity_data *data, const vl_fidelity_inputs *in
         if (!sample)
             VL_GOTO(vl_fail(err, VL_EMISMATCH, "%s: sample %lld of the cache is not in the data", info->path,
                             (long long)heldout[spaced(k, wanted, n)]));
-        VL_GOTO(encode(&data->sequences[k], in, sample, err));
+        vl_sample shortened = *sample;
+        if (shortened.n_ids > in->config->fidelity.max_tokens)
+            shortened.n_ids = in->config->fidelity.max_tokens;
+        VL_GOTO(vl_sample_encode(&data->sequences[k], in->model, in->config, &shortened, err));
         data->n_samples++;
         data->first[k + 1] = data->first[k] + data->sequences[k]->n_tokens;
     }
@@ -260,19 +248,16 @@ void vl_fidelity_target(vl_fidelity_data *data, int index, bool resample, vl_rng
     }
 }
 
-/* changed = rows with their share along each direction replaced by the target's. */
-static void ablate(vl_fidelity_data *data, const float *h, const double *basis, int n)
+void vl_fidelity_ablate(float *out, const float *h, const float *target, int64_t d, const double *basis, int n)
 {
-    const int64_t d = data->d;
-    memcpy(data->changed, h, (size_t)data->n_rows * (size_t)d * sizeof *h);
-    for (int64_t r = 0; r < data->n_rows; r++)
-        for (int k = 0; k < n; k++) {
-            double share = 0;
-            for (int64_t j = 0; j < d; j++)
-                share += ((double)data->target[r * d + j] - (double)h[r * d + j]) * basis[k * d + j];
-            for (int64_t j = 0; j < d; j++)
-                data->changed[r * d + j] += (float)(share * basis[k * d + j]);
-        }
+    memcpy(out, h, (size_t)d * sizeof *h);
+    for (int k = 0; k < n; k++) {
+        double share = 0;
+        for (int64_t j = 0; j < d; j++)
+            share += ((double)target[j] - (double)h[j]) * basis[k * d + j];
+        for (int64_t j = 0; j < d; j++)
+            out[j] += (float)(share * basis[k * d + j]);
+    }
 }
 
 static vl_status distribution(vl_fidelity_data *data, vl_tensor logits, vl_tensor lse, const float *rows, int64_t n,
@@ -310,7 +295,9 @@ vl_status vl_fidelity_change(double *kl, vl_fidelity_data *data, int index, cons
     vl_status status = VL_OK;
     if (!start)
         return vl_fail_nomem(err, "fidelity");
-    ablate(data, vl_fidelity_rows(data, index), basis, n);
+    const float *h = vl_fidelity_rows(data, index);
+    for (int64_t at = 0; at < data->n_rows * data->d; at += data->d)
+        vl_fidelity_ablate(data->changed + at, h + at, data->target + at, data->d, basis, n);
     for (int s = 0; s < data->n_samples; s++) {
         VL_GOTO(vl_tensor_new(&start[s], data->device, VL_F32, data->sequences[s]->n_tokens, data->d, err));
         VL_GOTO(vl_device_write(data->device, &start[s], data->changed + data->first[s] * data->d, err));

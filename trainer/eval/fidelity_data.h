@@ -43,6 +43,8 @@ const float *vl_fidelity_rows(const vl_fidelity_data *data, int index); /* [n_ro
 void vl_fidelity_target(vl_fidelity_data *data, int index, bool resample, vl_rng *rng);
 /* Copies the measured rows of an array [n_rows, D] to out [n_counted, D]. */
 void vl_fidelity_gather(float *out, const vl_fidelity_data *data, const float *rows);
+/* out [D] = the row h, its share along each of the n orthonormal rows of `basis` [n, D] replaced by the target's. */
+void vl_fidelity_ablate(float *out, const float *h, const float *target, int64_t d, const double *basis, int n);
 /* Ablates the `n` orthonormal rows of `basis` [n, D] at state[index] of every row but the first of its sequence, runs
  * the model on from there, and leaves the final states in data->changed_final. kl [n_counted]: KL of the model's own
  * distribution from the changed one. */

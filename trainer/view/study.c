@@ -17,6 +17,7 @@ typedef struct study {
     const vl_study_inputs *in;
     const vl_observer *observer;
     char *folder;
+    vl_config asked; /* the configuration with study.samples as its data; texts borrowed */
     vl_sample_list samples;
     vl_study_index index;
     vl_reading *previous; /* of the sample before, while it may be compared; NULL */
@@ -72,12 +73,6 @@ static int64_t answering(const vl_reading *r)
 static vl_status read_sample(vl_reading **out, const study *s, const vl_sample *sample, vl_error *err)
 {
     const vl_config *config = s->in->config;
-    vl_prompt prompt = {.text = sample->prompt,
-                        .image_paths = (const char *const *)sample->images,
-                        .n_images = sample->n_images,
-                        .raw = config->data.chat_template == VL_TEMPLATE_NONE,
-                        .ignore_exif = !config->data.exif,
-                        .max_pixels = config->data.max_pixels};
     vl_reading_options options = {.lens = s->in->lens,
                                   .allow_other_model = s->in->allow_other_model,
                                   .k = config->study.k,
@@ -85,7 +80,7 @@ static vl_status read_sample(vl_reading **out, const study *s, const vl_sample *
     vl_sequence *sequence = NULL;
     int32_t *ids = NULL;
     int64_t n_ids = 0;
-    vl_status status = vl_model_encode(&sequence, s->in->model, &prompt, err);
+    vl_status status = vl_sample_encode(&sequence, s->in->model, &s->asked, sample, err);
     if (status == VL_OK && config->study.generate > 0)
         status = vl_model_generate(s->in->model, sequence, config->study.generate, &ids, &n_ids, err);
     if (status == VL_OK && n_ids > 0)
@@ -172,12 +167,13 @@ static vl_status start(study *s, vl_error *err)
     s->folder = config->study.dir ? vl_strdup(config->study.dir) : vl_path_join(config->output, "study");
     if (!s->folder)
         return vl_fail_nomem(err, "study");
-    vl_config asked = *config; /* borrowed texts: read in the same way as data.samples */
-    asked.data.samples = config->study.samples;
-    asked.data.images = config->study.images;
-    asked.data.text = NULL;
-    asked.data.max_samples = 0;
-    VL_TRY(vl_samples_read(&s->samples, &asked, vl_model_tokenizer(s->in->model), err));
+    s->asked = *config;
+    s->asked.data.samples = config->study.samples;
+    s->asked.data.images = config->study.images;
+    s->asked.data.text = NULL;
+    s->asked.data.max_samples = 0;
+    s->asked.data.max_tokens = 0; /* bounds what is cached, not what is asked */
+    VL_TRY(vl_samples_read(&s->samples, &s->asked, vl_model_tokenizer(s->in->model), err));
     VL_TRY(make_folders(s, err));
     return vl_study_index_start(&s->index, s->in, err);
 }
