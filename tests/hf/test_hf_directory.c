@@ -212,7 +212,7 @@ static const char *const small_configs[] = {
 static void check_directory(const char *path, bool all_used)
 {
     vl_hf_config config;
-    vl_hf_directory *dir;
+    vl_hf_directory *dir = NULL;
     if (vl_hf_config_read(&config, path, &err) != VL_OK || vl_hf_directory_open(&dir, path, &err) != VL_OK)
         fail_msg("%s", err.message);
     const vl_hf_source source = {dir, &config};

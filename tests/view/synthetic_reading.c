@@ -14,8 +14,8 @@ const char *const hostile_tokens[HOSTILE_TOKENS] = {
     "&lt;b&gt;&amp;",
     "'\"`${document.title='owned'}\\",
     "\xe2\x80\xa8\xe2\x80\xa9", /* line and paragraph separator */
-    "\xe2\x80\xae"
-    "abc", /* right-to-left override */
+    ("\xe2\x80\xae"
+     "abc"), /* right-to-left override */
     "\x01\x7f",
     "",
     "\xff\xfe", /* no UTF-8 */
