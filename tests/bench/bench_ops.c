@@ -1,8 +1,8 @@
 /* How fast the pieces of the CPU backend are on this machine; `vlens bench` measures what they make up.
  *
- * Usage: bench_ops [cpu-time] [name ...]: kernel, attention, rows (default all). Each figure is the median of several
- * rounds with the best one in brackets. On a machine that is busy with other work, `OMP_WAIT_POLICY=passive bench_ops
- * cpu-time` counts the time that the threads ran and not the time that passed. */
+ * Usage: bench_ops [cpu-time] [name ...]: kernel, attention, rows, products (default all). Each figure is the median of
+ * several rounds with the best one in brackets. On a machine that is busy with other work, `OMP_WAIT_POLICY=passive
+ * bench_ops cpu-time` counts the time that the threads ran and not the time that passed. */
 #include <omp.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -228,6 +228,36 @@ static void bench_rows(void)
         vl_device_free(device, all[i].data);
 }
 
+/* The adapter's own products: from which width on bf16 is worth its conversions. */
+static void bench_products(void)
+{
+    static const int widths[] = {64, 128, 192, 256, 384, 512, 768, 1024, 2048};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        int64_t d = widths[i];
+        vl_tensor x = random_tensor(VL_F32, d, d, 1), y = random_tensor(VL_F32, d, d, 1);
+        vl_tensor out = new_tensor(VL_F32, d, d);
+        timing t[2] = {{.name = "fp32"}, {.name = "bf16"}};
+        int calls = 1 + (int)(400000000 / (d * d * d));
+        for (int round = -1; round < ROUNDS; round++)
+            for (int fast = 0; fast < 2; fast++) {
+                double start = now();
+                for (int call = 0; call < calls; call++)
+                    require(vl_op_gemm(device,
+                                       &(vl_gemm_args){.out = out, .a = x, .b = y, .transpose_b = true, .alpha = 1,
+                                                       .fast = fast},
+                                       &error));
+                if (round >= 0)
+                    t[fast].seconds[t[fast].n++] = now() - start;
+            }
+        printf("product of two %d x %d\n", (int)d, (int)d);
+        for (int fast = 0; fast < 2; fast++)
+            report(&t[fast], 2e-9 * (double)calls * (double)(d * d * d), "GFLOP/s");
+        vl_device_free(device, x.data);
+        vl_device_free(device, y.data);
+        vl_device_free(device, out.data);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -235,7 +265,8 @@ int main(int argc, char **argv)
         void (*run)(void);
     } all[] = {{"kernel", bench_kernel},
                {"attention", bench_attention},
-               {"rows", bench_rows}};
+               {"rows", bench_rows},
+               {"products", bench_products}};
     cpu_time = argc > 1 && strcmp(argv[1], "cpu-time") == 0;
     require(vl_device_open(&device, "cpu", THREADS, &error));
     printf("%s\n", vl_device_description(device));

@@ -63,7 +63,7 @@ common="--set cache.dir=cache1 --set lens.layers=3-4"
 expect 0 'lens: two' "$vlens" train run.yaml $common --set output=two
 expect 0 'lens: five' ranks 5 train run.yaml $common --set output=five
 # 1.5e-4 on 2026-11-24; 2.3e-5 with precision: exact (the gradient is a bf16 product of another number of rows)
-python3 compare.py two five 6e-4 || fail "two layers on five processes: too far from one"
+python3 compare.py two five 3e-3 || fail "two layers on five processes: too far from one"
 
 # killed at any time, with any other number of processes going on: the same bits
 common="--set cache.dir=cache1 --set fit.epochs=40 --set fit.checkpoint_every=5"

@@ -252,23 +252,26 @@ static void test_teacher_is_a_fixed_point(void **state)
     close_problem(&p);
 }
 
-/* The gradient's product alone goes to bf16, where the head is bf16 or speed is asked for. */
+/* Where the head is bf16 or speed is asked for, steps that make a gradient take bf16; a loss that is only measured does
+ * not under `auto`. */
 static void test_precision(void **state)
 {
     (void)state;
-    const double bf16_bound = 1e-2; /* measured: 2.9e-3 */
+    const double bf16_bound = 1e-2; /* measured: 6.4e-4 the loss, 2.9e-3 dA, 1.5e-3 db */
     problem p;
     open_problem(&p, "rms", VL_OBJECTIVE_KL);
     vl_objective_set_precision(&p.objective, VL_PRECISION_AUTO);
-    assert_false(p.objective.fast || p.objective.fast_gradient);
+    assert_false(p.objective.fast || p.objective.fast_step);
     vl_objective_set_precision(&p.objective, VL_PRECISION_FAST);
-    assert_true(p.objective.fast && p.objective.fast_gradient);
+    assert_true(p.objective.fast && p.objective.fast_step);
     p.objective.fast = false;
-    run_rows(&p, 0, ROWS, true, true);
+    run_rows(&p, 0, ROWS, true, false);
     check(&p, "kl.rows", p.objective.host_loss, ROWS, GOLDEN_BOUND);
+    run_rows(&p, 0, ROWS, true, true);
+    check(&p, "kl.rows", p.objective.host_loss, ROWS, bf16_bound);
     float *weight = from_device(p.device, p.gradient.weight), *bias = from_device(p.device, p.gradient.bias);
     check(&p, "kl.dA", weight, (size_t)WIDTH * WIDTH, bf16_bound);
-    check(&p, "kl.db", bias, WIDTH, GOLDEN_BOUND);
+    check(&p, "kl.db", bias, WIDTH, bf16_bound);
     free(weight);
     free(bias);
     close_problem(&p);

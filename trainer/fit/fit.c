@@ -127,13 +127,14 @@ static vl_status open_machinery(vl_fit_session *s, vl_error *err)
     int64_t most = s->plan.tokens_per_step > LEAST_TILE ? s->plan.tokens_per_step : LEAST_TILE;
     int64_t tile = s->config->fit.tile_tokens < most ? s->config->fit.tile_tokens : most;
     VL_TRY(vl_fit_plan_memory(s, tile, err));
-    vl_optimizer_rule rule = vl_optimizer_rule_of(s->config, s->d_model, s->plan.steps);
     VL_TRY(vl_feeder_new(&s->feeder, s->cache, s->device, tile, s->config->fit.read_ahead, err));
     if (s->config->lens.targets == VL_TARGETS_SHUFFLED)
         s->feeder.shuffled_state = s->n_layers;
     s->feeder.notice = &s->notice;
     VL_TRY(vl_objective_new(&s->objective, s->device, s->head, s->config->lens.loss, tile, err));
     vl_objective_set_precision(&s->objective, s->config->precision);
+    vl_optimizer_rule rule = vl_optimizer_rule_of(s->config, s->d_model, s->plan.steps);
+    rule.fast = s->objective.fast_step;
     VL_TRY(vl_optimizer_new(&s->optimizer, s->device, &rule, s->config->lens.kind == VL_LENS_AFFINE ? s->d_model : 0,
                             err));
     return vl_sampler_shuffled(&s->sampler, &s->plan.train, (uint64_t)s->config->fit.seed, err);

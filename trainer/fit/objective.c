@@ -51,8 +51,7 @@ done:
 void vl_objective_set_precision(vl_objective *o, vl_precision precision)
 {
     o->fast = precision == VL_PRECISION_FAST;
-    o->fast_gradient =
-        o->fast || (precision == VL_PRECISION_AUTO && vl_head_get_source(o->head)->weight_dtype == VL_BF16);
+    o->fast_step = o->fast || (precision == VL_PRECISION_AUTO && vl_head_get_source(o->head)->weight_dtype == VL_BF16);
 }
 
 void vl_objective_clear(vl_objective *o)
@@ -135,7 +134,7 @@ static vl_status gradient_of(vl_objective *o, const vl_objective_tile *tile, vl_
                                       .transpose_a = true,
                                       .alpha = 1.0f,
                                       .beta = beta,
-                                      .fast = o->fast_gradient},
+                                      .fast = o->fast_step},
                       err);
 }
 
@@ -146,7 +145,7 @@ vl_status vl_objective_layer(vl_objective *o, const vl_objective_tile *tile, con
     vl_tensor u = vl_tensor_rows(o->u, 0, rows), x = vl_tensor_rows(o->x, 0, rows), dx = {.data = NULL};
     if (gradient)
         dx = vl_tensor_rows(o->dx, 0, rows);
-    VL_TRY(vl_adapter_apply(o->device, u, tile->h, adapter, o->fast, err));
+    VL_TRY(vl_adapter_apply(o->device, u, tile->h, adapter, gradient ? o->fast_step : o->fast, err));
     VL_TRY(loss_of(o, tile, u, x, dx, err));
     if (gradient) {
         vl_norm_backward_args back = {.dx = dx,

@@ -23,8 +23,8 @@ typedef struct vl_objective {
     vl_device *device;
     vl_head *head;
     vl_loss kind;
-    bool fast;          /* adapter products in bf16 */
-    bool fast_gradient; /* the product that makes dA in bf16 */
+    bool fast;      /* the adapter's products in bf16 */
+    bool fast_step; /* those of a step that makes a gradient */
     int64_t capacity, rows;
     vl_tensor u;      /* [capacity, D] the adapted state */
     vl_tensor x;      /* [capacity, D] normed */
@@ -37,8 +37,8 @@ typedef struct vl_objective {
 
 vl_status vl_objective_new(vl_objective *out, vl_device *device, vl_head *head, vl_loss_kind kind, int64_t capacity,
                            vl_error *err);
-/* How the adapter's own products compute; fp32 until it is called. `fast`: bf16. `auto` with a bf16 head: bf16 for the
- * gradient alone, whose factors have come through bf16 already, and fp32 for the states. */
+/* How the adapter's own products compute; fp32 until it is called. `fast`: bf16. `auto` with a bf16 head: bf16 in steps
+ * that make a gradient, where states and dx come through bf16 anyway, and fp32 where a loss is only measured. */
 void vl_objective_set_precision(vl_objective *objective, vl_precision precision);
 void vl_objective_clear(vl_objective *objective);
 

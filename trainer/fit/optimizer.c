@@ -26,8 +26,7 @@ vl_optimizer_rule vl_optimizer_rule_of(const vl_config *config, int64_t d, int64
                               .clip = config->fit.clip,
                               .schedule = config->fit.schedule,
                               .warmup = (int64_t)(config->fit.warmup * (double)steps),
-                              .steps = steps,
-                              .fast = config->precision == VL_PRECISION_FAST};
+                              .steps = steps};
     if (given > 0)
         return rule;
     rule.relative = rule.kind != VL_OPTIMIZER_SGD;

@@ -14,10 +14,10 @@ typedef struct vl_optimizer_rule {
     double clip;      /* largest norm of a layer's gradient; 0: none */
     vl_schedule schedule;
     int64_t warmup, steps;
-    bool fast; /* Muon's products in bf16 */
+    bool fast; /* Muon's products in bf16, as by its authors */
 } vl_optimizer_rule;
 
-/* Every default filled in, for adapters of width `d`. */
+/* Every default filled in, for adapters of width `d`; `fast` is the caller's. */
 vl_optimizer_rule vl_optimizer_rule_of(const vl_config *config, int64_t d, int64_t steps);
 /* The share of the full rate at step 0..steps-1: rises over `warmup` steps, then falls to 0 (linear, cosine) or stays.
  */
