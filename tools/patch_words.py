@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """How often a lens names an object at the patches that lie on it: over held-out scenes, the share of patches inside an
-object whose top-5 holds its colour or its shape, minus the same share of patches outside every object, per state and lens,
-with a 95 % bootstrap interval over scenes. The control asks for the objects of another scene, where they would lie there.
+object whose top-5 (--top) holds its colour or its shape, minus the same share of patches outside every object, per state
+and lens, with a 95 % bootstrap interval over scenes. The control asks for the objects of another scene, where they would lie there.
 Chance asks, at the patches inside an object, for the words that any other object of these scenes would have.
 Words that stand in the prompt are not counted. Standard library only.
 
-patch_words.py VLENS CACHE LENS DATA [--scenes 100] [--heldout 0.4] [--seed 42] [--json FILE]
+patch_words.py VLENS CACHE LENS DATA [--top 5] [--scenes 100] [--heldout 0.4] [--seed 42] [--json FILE]
 DATA: a folder with samples.jsonl, what the cache was made from (data.heldout and data.seed as there), its pictures, and
 objects.jsonl, {"image": ..., "objects": [{"shape": ..., "color": ..., "patches": [[row, column], ...]}, ...]}"""
 import argparse
@@ -81,10 +81,10 @@ def estimate(scenes, rng):
             "low": draws[int(0.025 * RESAMPLES)], "high": draws[int(0.975 * RESAMPLES)]}
 
 
-def read_scene(vlens, cache, lens, number):
-    """{(state, lens): {patch: words of its top-5}} and the prompt's words."""
-    run = subprocess.run([vlens, "topk", "--cache", cache, "--sample", str(number), "--lens", lens, "--position", "all",
-                          "-k", "5", "--json"], check=True, stdout=subprocess.PIPE)
+def read_scene(args, number):
+    """{(state, lens): {patch: words of its top-k}} and the prompt's words."""
+    run = subprocess.run([args.vlens, "topk", "--cache", args.cache, "--sample", str(number), "--lens", args.lens,
+                          "--position", "all", "-k", str(args.top), "--json"], check=True, stdout=subprocess.PIPE)
     reading = json.loads(run.stdout)
     cells = {}
     for p in reading["positions"]:
@@ -103,6 +103,7 @@ def main():
     parser.add_argument("cache")
     parser.add_argument("lens")
     parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("--top", type=int, default=5)
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--heldout", type=float, default=0.4)
     parser.add_argument("--seed", type=int, default=42)
@@ -116,7 +117,7 @@ def main():
     kinds = sorted({(o["shape"], o["color"]) for scene in objects.values() for o in scene})
     counts, wrong, n_states = {}, {}, 0
     for k, (number, image) in enumerate(samples):
-        cells, prompt, n_states = read_scene(args.vlens, args.cache, args.lens, number)
+        cells, prompt, n_states = read_scene(args, number)
         other = objects[samples[(k + 1) % len(samples)][1]]
         for key, grid in cells.items():
             counts.setdefault(key, []).append(rates(grid, grid.keys(), objects[image], prompt, kinds))
@@ -124,7 +125,7 @@ def main():
         if sys.stderr.isatty():
             print(f"\r{k + 1} of {len(samples)} scenes", end="", file=sys.stderr)
     rng = random.Random(42)
-    print(f"{len(samples)} held-out scenes; top-5 holds the object's colour or shape")
+    print(f"{len(samples)} held-out scenes; top-{args.top} holds the object's colour or shape")
     print(f"{'state':>5} " + "  ".join(f"{n + ': inside':>13}  chance outside  difference [95 %]      other scene" for n in LENSES))
     result = []
     for state in range(n_states):
@@ -139,7 +140,7 @@ def main():
         result.append(row)
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"format": "vlens-patch-words", "version": 1, "scenes": len(samples), "states": result}, file,
+            json.dump({"format": "vlens-patch-words", "version": 1, "scenes": len(samples), "top": args.top, "states": result}, file,
                       indent=1)
 
 

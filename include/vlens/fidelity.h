@@ -7,6 +7,11 @@
  * directions as the model does (Spearman's rank correlation). r replaces what h has along v by that of the mean row of
  * the same kind (text, image), or of another row of that kind (resample).
  *
+ * Both changes grow with how far ablation moves the rows along a direction, whatever the lens knows: any lens then
+ * ranks somewhat like the model. The partial rank correlation holds that displacement fixed (ranks of both, less what
+ * the ranks of the displacement explain: Marino et al., J. Theor. Biol. 254, 2008). Dividing both by it would not do:
+ * ratios with a common denominator are correlated by themselves (Pearson, Proc. R. Soc. 60, 1897).
+ *
  * Stimulus-response alignment (the same section): with the whole basis ablated, the mean over rows of the Aitchison
  * cosine, weighted by the model's distribution, between the change of the lens' log-probabilities and the model's. */
 #ifndef VLENS_FIDELITY_H
@@ -30,11 +35,42 @@ VL_API const char *vl_fidelity_lens_name(vl_fidelity_lens lens);
 
 typedef struct vl_fidelity_cell {
     bool measured;
-    vl_estimate correlation; /* Spearman, with a 95 % bootstrap interval over directions and samples */
-    vl_estimate alignment;   /* -1..1, with an interval over samples */
-    const double *lens_kl;   /* [n_directions] nats: change of the lens, in the order found */
-    const double *model_kl;  /* [n_directions] nats: change of the model */
+    vl_estimate correlation;    /* Spearman, with a 95 % bootstrap interval over directions and samples */
+    vl_estimate partial;        /* the same with the displacement held fixed */
+    vl_estimate alignment;      /* -1..1, with an interval over samples */
+    const double *lens_kl;      /* [n_directions] nats: change of the lens, in the order found */
+    const double *model_kl;     /* [n_directions] nats: change of the model */
+    const double *displacement; /* [n_directions] mean squared length by which a measured row was moved */
 } vl_fidelity_cell;
+
+/* Token ablation at the input: rows of patches replaced where the picture enters the decoder (state 0), and what
+ * becomes of the first token that the model answers with the whole picture (Neo et al., "Towards Interpreting Visual
+ * Information Processing in Vision-Language Models", 2024). Asked are held-out samples whose prompt names one object of
+ * their picture, by fidelity.objects. */
+typedef enum vl_patch_set {
+    VL_PATCHES_OBJECT = 0, /* the patches listed for the object that is asked about */
+    VL_PATCHES_RING,       /* those beside them, also diagonally */
+    VL_PATCHES_BOTH,
+    VL_PATCH_SET_COUNT
+} vl_patch_set;
+typedef enum vl_patch_value {
+    VL_PATCH_MEAN = 0, /* the mean row of all patches of the pictures that are asked about */
+    VL_PATCH_ZERO,
+    VL_PATCH_VALUE_COUNT
+} vl_patch_value;
+/* "object", "ring", "both"; "mean", "zero". */
+VL_API const char *vl_patch_set_name(vl_patch_set set);
+VL_API const char *vl_patch_value_name(vl_patch_value value);
+
+/* Means over pictures with 95 % bootstrap intervals. Elsewhere: as many patches, drawn at random from those that are in
+ * neither the object nor its ring. */
+typedef struct vl_patch_effect {
+    double patches;          /* mean number that is replaced */
+    vl_estimate probability; /* of the model's own answer */
+    vl_estimate kept;        /* share of pictures where it is still the first token */
+    vl_estimate probability_elsewhere, kept_elsewhere;
+    vl_estimate beyond_elsewhere; /* probability_elsewhere - probability, paired by picture */
+} vl_patch_effect;
 
 typedef struct vl_fidelity vl_fidelity;
 
@@ -44,12 +80,14 @@ typedef struct vl_fidelity_info {
     const char *ablation;      /* "mean", "resample" */
     const char *lens, *control, *model; /* paths; "" without a control */
     bool other_model;
+    int64_t n_pictures;      /* of the token ablation; 0 without fidelity.objects */
+    vl_estimate probability; /* of the model's answer there, with the whole picture */
 } vl_fidelity_info;
 
 typedef struct vl_fidelity_inputs { /* all borrowed */
-    const vl_config *config; /* fidelity.*, eval.bootstrap, eval.seed, data.* */
+    const vl_config *config;        /* fidelity.*, eval.bootstrap, eval.seed, data.* */
     vl_model *model;
-    vl_cache *cache; /* says which samples are held out */
+    vl_cache *cache;         /* says which samples are held out */
     vl_lens *lens, *control; /* control may be NULL */
     vl_device *device;
     bool allow_other_model;
@@ -66,6 +104,8 @@ VL_API vl_fidelity_cell vl_fidelity_get_cell(const vl_fidelity *fidelity, int in
 /* Mean KL in nats of each state through the adapter of each (transfer): [L, L], row: the state that is read, column:
  * whose adapter; NULL where fidelity.transfer_rows is 0. */
 VL_API const double *vl_fidelity_transfer(const vl_fidelity *fidelity, int64_t *n_layers);
+/* NULL without fidelity.objects. */
+VL_API const vl_patch_effect *vl_fidelity_patches(const vl_fidelity *fidelity, vl_patch_set set, vl_patch_value value);
 
 /* Aligned text, and JSON (docs/FORMATS.md). vl_release. */
 VL_API vl_status vl_fidelity_table(char **out, const vl_fidelity *fidelity, vl_error *err);

@@ -24,11 +24,37 @@ def mean(values):
     return sum(values) / len(values)
 
 
+def ranks(values):
+    return [sum(w < v for w in values) + (sum(w == v for w in values) + 1) / 2 for v in values]
+
+
+def pearson(x, y):
+    x, y = [v - mean(x) for v in x], [v - mean(y) for v in y]
+    return sum(a * b for a, b in zip(x, y)) / (sum(a * a for a in x) * sum(b * b for b in y)) ** 0.5
+
+
+def residuals(y, x):
+    """What is left of y after a linear regression on x."""
+    deviation = [v - mean(x) for v in x]
+    slope = sum(a * b for a, b in zip(deviation, y)) / sum(a * a for a in deviation)
+    return [b - mean(y) - slope * a for a, b in zip(deviation, y)]
+
+
+def check_ranks(cell):
+    lens, model, moved = (ranks(cell[k]) for k in ("lens_kl", "model_kl", "displacement"))
+    plain, partial = pearson(lens, model), pearson(residuals(lens, moved), residuals(model, moved))
+    assert abs(cell["correlation"]["mean"] - plain) < 1e-8, (cell["correlation"], plain)
+    assert abs(cell["partial"]["mean"] - partial) < 1e-8, (cell["partial"], partial)
+
+
 def check_cell(cell, basis):
-    assert len(cell["lens_kl"]) == len(cell["model_kl"]) == 12
+    assert len(cell["lens_kl"]) == len(cell["model_kl"]) == len(cell["displacement"]) == 12
+    assert all(x > 0 for x in cell["displacement"]), cell["displacement"]
+    check_ranks(cell)
     assert all(x >= -1e-6 for x in cell["lens_kl"] + cell["model_kl"]), cell
-    c = cell["correlation"]
-    assert -1 <= c["low"] <= c["mean"] <= c["high"] <= 1, c
+    for c in (cell["correlation"], cell["partial"]):
+        assert -1 <= c["low"] <= c["high"] <= 1, c
+    assert cell["correlation"]["low"] <= cell["correlation"]["mean"] <= cell["correlation"]["high"], cell["correlation"]
     assert -1 <= cell["alignment"]["mean"] <= 1
     if basis:  # each direction is the strongest that was found in what is left
         half = len(cell["lens_kl"]) // 2
@@ -53,13 +79,14 @@ def main():
     result = json.loads(text)
     assert result == json.loads((folder / "fidelity.json").read_text())
     assert run("fidelity", "run.yaml", "--quiet", "--json") == text, "the same seed gives the same bits"
-    rho, alignment = {}, {}
+    rho, partial, alignment = {}, {}, {}
     for state in result["states"]:
         for lens in ("tuned", "logit", "random", "control"):
             check_cell(state[lens], lens != "random")
             rho.setdefault(lens, []).append(state[lens]["correlation"]["mean"])
+            partial.setdefault(lens, []).append(state[lens]["partial"]["mean"])
             alignment.setdefault(lens, []).append(state[lens]["alignment"]["mean"])
-    for name, found in (("rank correlation", rho), ("alignment", alignment)):
+    for name, found in (("rank correlation", rho), ("partial", partial), ("alignment", alignment)):
         print(f"mean {name} over states: " + ", ".join(f"{k} {mean(v):.2f}" for k, v in found.items()))
     assert mean(rho["tuned"]) > max(mean(rho["random"]), mean(rho["control"])), rho
     assert mean(rho["control"]) <= mean(rho["random"]) + RANK_NOISE, rho

@@ -55,8 +55,14 @@ static void open_problem(problem *p, bool adapted)
     fill(p->weight, V * D, 0.7, &rng);
     for (int j = 0; j < D; j++)
         p->norm[j] += 1;
-    vl_head_source source = {.d_model = D, .n_layers = 1, .vocab_size = V, .norm = VL_NORM_RMS, .eps = 1e-5,
-                             .weight_dtype = VL_F32, .weight = p->weight, .norm_dtype = VL_F32,
+    vl_head_source source = {.d_model = D,
+                             .n_layers = 1,
+                             .vocab_size = V,
+                             .norm = VL_NORM_RMS,
+                             .eps = 1e-5,
+                             .weight_dtype = VL_F32,
+                             .weight = p->weight,
+                             .norm_dtype = VL_F32,
                              .norm_weight = p->norm};
     ok(vl_head_new(&p->head, p->device, &source, VL_PRECISION_EXACT, NULL, &err), &err);
     if (adapted) {
@@ -205,6 +211,45 @@ static void ranks_are_those_of_numpy(void **state)
     assert_true(isnan(vl_spearman(a, b, 1, scratch)));
 }
 
+/* Values of numpy.corrcoef of the residuals that numpy.linalg.lstsq leaves of the ranks on those of z and a constant.
+ */
+static void partial_ranks_are_those_of_numpy(void **state)
+{
+    (void)state;
+    static const double a[] = {1, 2, 3, 4, 5}, b[] = {5, 6, 7, 8, 7}, z[] = {2, 1, 4, 3, 5},
+                        c[] = {3, 1, 4, 1, 5, 9, 2, 6}, d[] = {2, 7, 1, 8, 2, 8, 1, 8}, e[] = {1, 6, 1, 8, 0, 3, 3, 9};
+    double scratch[16];
+    assert_true(fabs(vl_partial_spearman(a, b, z, 5, scratch) - 0.7456437192014401) < 1e-14);
+    assert_true(fabs(vl_partial_spearman(c, d, e, 8, scratch) - 0.4737567437310469) < 1e-14);
+    assert_true(isnan(vl_partial_spearman(c, d, c, 8, scratch)));
+    assert_true(isnan(vl_partial_spearman(c, d, (const double[8]){0}, 8, scratch)));
+}
+
+/* The length by which the block, on the device and in float32, has moved each row. */
+static void displacement_is_the_way_to_what_was_read(const vl_fidelity_data *data, vl_causal_block *block,
+                                                     const float *h, const float *target, const double *v)
+{
+    vl_error err = VL_ERROR_INIT;
+    size_t n = (size_t)data->n_counted, d = (size_t)data->d;
+    float *moved = vl_alloc(n, d * sizeof *moved);
+    double *length = vl_alloc(n, sizeof *length), worst = 0, largest = 0;
+    ok(vl_device_read(data->device, moved, &block->ablated, &err), &err);
+    vl_fidelity_displacement(length, h, target, data, v);
+    for (size_t i = 0; i < n; i++) {
+        double square = 0;
+        for (size_t j = 0; j < d; j++) {
+            double way = (double)moved[i * d + j] - (double)h[i * d + j];
+            square += way * way;
+        }
+        worst = fmax(worst, fabs(square - length[i]));
+        largest = fmax(largest, length[i]);
+    }
+    assert_true(largest > 0);
+    assert_true(tolerance_accepts("fidelity_displacement", "exact", worst / largest));
+    vl_free(moved);
+    vl_free(length);
+}
+
 /* At the last state the logit lens is the model: ablating there must change both by the same. The model's side runs
  * through vl_model_forward and the metrics op, the lens' side through the objective. */
 static void at_the_last_state_lens_and_model_agree(void **state)
@@ -220,12 +265,12 @@ static void at_the_last_state_lens_and_model_agree(void **state)
     ok(vl_config_new(&config, &err), &err);
     snprintf(samples, sizeof samples, "data.samples=%s/data/demo/samples.jsonl", VLENS_SOURCE_DIR);
     ok(vl_config_set(config, samples, &err), &err);
-    const char *const settings[] = {"data.max_samples=12", "data.heldout=0.5",      "cache.dir=causal-cache",
-                                    "fidelity.samples=4",  "precision=exact",       "cache.positions.image=4"};
+    const char *const settings[] = {"data.max_samples=12", "data.heldout=0.5", "cache.dir=causal-cache",
+                                    "fidelity.samples=4",  "precision=exact",  "cache.positions.image=4"};
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
         ok(vl_config_set(config, settings[i], &err), &err);
-    vl_model_options options = {.path = VLENS_SOURCE_DIR "/data/demo/model", .device = device,
-                                .precision = VL_PRECISION_EXACT};
+    vl_model_options options = {
+        .path = VLENS_SOURCE_DIR "/data/demo/model", .device = device, .precision = VL_PRECISION_EXACT};
     ok(vl_model_open(&model, &options, &err), &err);
     ok(vl_cache_build(NULL, config, model, &(vl_cache_build_options){.fresh = true}, NULL, &err), &err);
     ok(vl_cache_open(&cache, "causal-cache", &err), &err);
@@ -250,6 +295,7 @@ static void at_the_last_state_lens_and_model_agree(void **state)
         ok(vl_fidelity_change(kl, &data, 1, v, 1, &err), &err);
         for (size_t i = 0; i < n; i++)
             worst = fmax(worst, fabs(kl[i] - (double)block.objective.host_loss[i]));
+        displacement_is_the_way_to_what_was_read(&data, &block, h, target, v);
         vl_causal_block_clear(&block);
     }
     assert_true(tolerance_accepts("fidelity_last_state", "nats", worst));
@@ -275,6 +321,7 @@ int main(void)
         cmocka_unit_test(energy_is_that_of_float64),
         cmocka_unit_test(basis_is_orthonormal_and_strongest_first),
         cmocka_unit_test(ranks_are_those_of_numpy),
+        cmocka_unit_test(partial_ranks_are_those_of_numpy),
         cmocka_unit_test(at_the_last_state_lens_and_model_agree),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

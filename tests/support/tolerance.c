@@ -69,6 +69,7 @@ static const tolerance table[] = {
     {"causal_energy",      "exact",              3.3e-7,  1.0e-6},
     {"causal_gradient",    "exact",              5.5e-7,  1.6e-6},
     {"fidelity_last_state", "nats",              6.5e-8,  2.0e-7},
+    {"fidelity_displacement", "exact",           3.0e-7,  9.0e-7},
 };
 /* clang-format on */
 

@@ -135,6 +135,10 @@ const vl_option vl_options[] = {
      "a second lens as control (one fitted with lens.targets: shuffled, say)"},
     {"fidelity.transfer_rows", VL_OPTION_INT, AT(fidelity.transfer_rows), "512", NULL, 0, 1 << 20,
      "held-out rows for the adapter of each state on every other; 0: leave it out"},
+    {"fidelity.objects", VL_OPTION_TEXT, AT(fidelity.objects), "", NULL, 0, 0,
+     "JSONL of which patches each object covers: those asked about are replaced at the input (token ablation)"},
+    {"fidelity.object_samples", VL_OPTION_INT, AT(fidelity.object_samples), "64", NULL, 1, 65536,
+     "held-out pictures of the token ablation"},
 
     {"study.samples", VL_OPTION_TEXT, AT(study.samples), "", NULL, 0, 0,
      "JSONL of what vlens study asks: prompt, optional image and answer"},

@@ -7,8 +7,8 @@
 #include "trainer/base/status.h"
 #include "trainer/eval/causal_basis.h"
 #include "trainer/eval/fidelity_data.h"
+#include "trainer/eval/fidelity_numbers.h"
 #include "trainer/eval/fidelity_result.h"
-#include "trainer/eval/rank.h"
 #include "trainer/eval/tally.h"
 #include "trainer/eval/transfer.h"
 
@@ -16,6 +16,18 @@ const char *vl_fidelity_lens_name(vl_fidelity_lens lens)
 {
     static const char *const names[] = {"tuned", "logit", "random", "control"};
     return lens < VL_FIDELITY_LENS_COUNT ? names[lens] : "";
+}
+
+const char *vl_patch_set_name(vl_patch_set set)
+{
+    static const char *const names[] = {"object", "ring", "both"};
+    return set < VL_PATCH_SET_COUNT ? names[set] : "";
+}
+
+const char *vl_patch_value_name(vl_patch_value value)
+{
+    static const char *const names[] = {"mean", "zero"};
+    return value < VL_PATCH_VALUE_COUNT ? names[value] : "";
 }
 
 /* ---- work areas -------------------------------------------------------------------------------------------- */
@@ -27,13 +39,14 @@ typedef struct fidelity_run {
     vl_fidelity_data data;
     vl_rng rng;
     int n_directions;
-    double *basis;             /* [n_directions, D] */
-    double *row_kl;            /* [n_counted] */
+    double *basis;              /* [n_directions, D] */
+    double *row_kl;             /* [n_counted] */
     double *lens_kl, *model_kl; /* [n_directions, n_samples] means over a sample's rows */
-    double *alignment;         /* [n_samples] sums of cosines */
-    int64_t *rows;             /* [n_samples] measured rows */
-    float *h, *target;         /* [n_counted, D] of the state under way */
-    uint16_t *draws;           /* [resamples, n_samples] */
+    double *displacement;       /* the same shape */
+    double *alignment;          /* [n_samples] sums of cosines */
+    int64_t *rows;              /* [n_samples] measured rows */
+    float *h, *target;          /* [n_counted, D] of the state under way */
+    uint16_t *draws;            /* [resamples, n_samples] */
     int64_t resamples;
     int64_t done, total;
 } fidelity_run;
@@ -45,6 +58,7 @@ static void run_clear(fidelity_run *run)
     vl_free(run->row_kl);
     vl_free(run->lens_kl);
     vl_free(run->model_kl);
+    vl_free(run->displacement);
     vl_free(run->alignment);
     vl_free(run->rows);
     vl_free(run->h);
@@ -61,12 +75,13 @@ static vl_status run_alloc(fidelity_run *run, vl_error *err)
     run->row_kl = vl_alloc(counted, sizeof(double));
     run->lens_kl = vl_calloc(k, s * sizeof(double));
     run->model_kl = vl_calloc(k, s * sizeof(double));
+    run->displacement = vl_calloc(k, s * sizeof(double));
     run->alignment = vl_calloc(s, sizeof(double));
     run->rows = vl_calloc(s, sizeof(int64_t));
     run->h = vl_alloc(counted, d * sizeof(float));
     run->target = vl_alloc(counted, d * sizeof(float));
-    if (!run->basis || !run->row_kl || !run->lens_kl || !run->model_kl || !run->alignment || !run->rows || !run->h ||
-        !run->target)
+    if (!run->basis || !run->row_kl || !run->lens_kl || !run->model_kl || !run->displacement || !run->alignment ||
+        !run->rows || !run->h || !run->target)
         return vl_fail_nomem(err, "fidelity");
     for (int64_t i = 0; i < data->n_counted; i++)
         run->rows[data->sample_of[i]]++;
@@ -76,11 +91,11 @@ static vl_status run_alloc(fidelity_run *run, vl_error *err)
 }
 
 /* Means over the rows of each sample. */
-static void by_sample(double *out, const fidelity_run *run, const double *row_kl)
+static void by_sample(double *out, const fidelity_run *run, const double *row)
 {
     memset(out, 0, (size_t)run->data.n_samples * sizeof *out);
     for (int64_t i = 0; i < run->data.n_counted; i++)
-        out[run->data.sample_of[i]] += row_kl[i] / (double)run->rows[run->data.sample_of[i]];
+        out[run->data.sample_of[i]] += row[i] / (double)run->rows[run->data.sample_of[i]];
 }
 
 static vl_status step(fidelity_run *run, vl_error *err)
@@ -98,14 +113,17 @@ static vl_status measure(fidelity_run *run, int index, vl_causal_block *block, v
 {
     for (int k = 0; k < run->n_directions; k++) {
         const double *v = run->basis + (int64_t)k * run->data.d;
+        int64_t at = (int64_t)k * run->data.n_samples;
         double mean;
         VL_TRY(step(run, err));
         VL_TRY(vl_causal_block_energy(&mean, NULL, block, v, err));
         for (int64_t i = 0; i < run->data.n_counted; i++)
             run->row_kl[i] = (double)block->objective.host_loss[i];
-        by_sample(run->lens_kl + (int64_t)k * run->data.n_samples, run, run->row_kl);
+        by_sample(run->lens_kl + at, run, run->row_kl);
         VL_TRY(vl_fidelity_change(run->row_kl, &run->data, index, v, 1, err));
-        by_sample(run->model_kl + (int64_t)k * run->data.n_samples, run, run->row_kl);
+        by_sample(run->model_kl + at, run, run->row_kl);
+        vl_fidelity_displacement(run->row_kl, run->h, run->target, &run->data, v);
+        by_sample(run->displacement + at, run, run->row_kl);
     }
     return VL_OK;
 }
@@ -182,52 +200,11 @@ done:
     return status;
 }
 
-/* ---- numbers ----------------------------------------------------------------------------------------------- */
-
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* Spearman's rho of the directions' mean changes; the interval resamples samples and directions together. */
-static vl_status correlate(vl_estimate *out, fidelity_run *run, vl_error *err)
-{
-    int64_t k = run->n_directions, s = run->data.n_samples, n = 0;
-    double *x = vl_alloc((size_t)(4 * k + run->resamples + 1), sizeof *x);
-    if (!x)
-        return vl_fail_nomem(err, "fidelity");
-    double *y = x + k, *scratch = x + 2 * k, *rho = x + 4 * k;
-    for (int64_t b = -1; b < run->resamples; b++) {
-        for (int64_t i = 0; i < k; i++) {
-            int64_t direction = b < 0 ? i : (int64_t)vl_rng_below(&run->rng, (uint64_t)k);
-            x[i] = y[i] = 0;
-            for (int64_t j = 0; j < s; j++) {
-                double weight = b < 0 ? 1 : (double)run->draws[b * s + j];
-                x[i] += weight * run->lens_kl[direction * s + j];
-                y[i] += weight * run->model_kl[direction * s + j];
-            }
-        }
-        double value = vl_spearman(x, y, k, scratch);
-        if (b < 0)
-            *out = (vl_estimate){value, (double)NAN, (double)NAN};
-        else if (!isnan(value))
-            rho[n++] = value;
-    }
-    if (n > 1) {
-        qsort(rho, (size_t)n, sizeof *rho, ascending);
-        out->low = rho[(int64_t)(0.025 * (double)(n - 1))];
-        out->high = rho[(int64_t)ceil(0.975 * (double)(n - 1))];
-    }
-    vl_free(x);
-    return VL_OK;
-}
-
 static vl_status keep(fidelity_run *run, int index, vl_fidelity_lens lens, vl_error *err)
 {
     int64_t k = run->n_directions, s = run->data.n_samples;
     size_t cell = (size_t)index * VL_FIDELITY_LENS_COUNT + (size_t)lens;
-    double *kl = run->out->kl + cell * 2 * (size_t)k;
+    double *kl = run->out->kl + cell * 3 * (size_t)k;
     double *scratch = vl_alloc((size_t)run->resamples + 1, sizeof *scratch);
     if (!scratch)
         return vl_fail_nomem(err, "fidelity");
@@ -235,12 +212,14 @@ static vl_status keep(fidelity_run *run, int index, vl_fidelity_lens lens, vl_er
         for (int64_t j = 0; j < s; j++) {
             kl[i] += run->lens_kl[i * s + j] / (double)s;
             kl[k + i] += run->model_kl[i * s + j] / (double)s;
+            kl[2 * k + i] += run->displacement[i * s + j] / (double)s;
         }
     vl_fidelity_cell *out = &run->out->cell[cell];
-    *out = (vl_fidelity_cell){.measured = true, .lens_kl = kl, .model_kl = kl + k};
+    *out = (vl_fidelity_cell){.measured = true, .lens_kl = kl, .model_kl = kl + k, .displacement = kl + 2 * k};
     out->alignment = vl_bootstrap_estimate(run->alignment, NULL, run->rows, s, run->draws, run->resamples, scratch);
     vl_free(scratch);
-    return correlate(&out->correlation, run, err);
+    vl_direction_effects effects = {k, s, run->lens_kl, run->model_kl, run->displacement, run->draws, run->resamples};
+    return vl_fidelity_rank(&out->correlation, &out->partial, &effects, &run->rng, err);
 }
 
 /* ---- all of it --------------------------------------------------------------------------------------------- */
@@ -304,7 +283,7 @@ static vl_status choose_states(vl_fidelity *f, int64_t wanted, int64_t n_layers,
     f->state = vl_alloc((size_t)f->info.n_layers, sizeof *f->state);
     size_t cells = (size_t)f->info.n_layers * VL_FIDELITY_LENS_COUNT;
     f->cell = vl_calloc(cells, sizeof *f->cell);
-    f->kl = vl_calloc(cells, 2 * (size_t)f->info.n_directions * sizeof *f->kl);
+    f->kl = vl_calloc(cells, 3 * (size_t)f->info.n_directions * sizeof *f->kl);
     if (!f->state || !f->cell || !f->kl)
         return vl_fail_nomem(err, "fidelity");
     for (int i = 0; i < f->info.n_layers; i++)
@@ -334,8 +313,8 @@ static vl_status start(fidelity_run *run, vl_error *err)
     VL_TRY(vl_fidelity_data_new(&run->data, in, f->state, f->info.n_layers, err));
     const vl_head_info *head = vl_head_get_info(run->data.head);
     bool warned = false;
-    VL_TRY(vl_lens_check(in->lens, head->fingerprint, head->d_model, head->n_layers, in->allow_other_model, &warned,
-                         err));
+    VL_TRY(
+        vl_lens_check(in->lens, head->fingerprint, head->d_model, head->n_layers, in->allow_other_model, &warned, err));
     f->info.other_model = warned;
     if (in->control)
         VL_TRY(vl_lens_check(in->control, head->fingerprint, head->d_model, head->n_layers, in->allow_other_model,
@@ -360,6 +339,11 @@ vl_status vl_fidelity_run(vl_fidelity **out, const vl_fidelity_inputs *inputs, c
         VL_GOTO(run_state(&run, i, err));
     if (inputs->config->fidelity.transfer_rows > 0)
         VL_GOTO(vl_transfer_matrix(&run.out->transfer, inputs, run.out->n_model_layers, observer, err));
+    if (inputs->config->fidelity.objects && inputs->config->fidelity.objects[0]) {
+        VL_GOTO(vl_patch_ablation_run(&run.out->patches, inputs, observer, err));
+        run.out->info.n_pictures = run.out->patches->n;
+        run.out->info.probability = run.out->patches->probability;
+    }
 done:
     run_clear(&run);
     if (status == VL_OK)
@@ -377,6 +361,7 @@ void vl_fidelity_free(vl_fidelity *f)
     vl_free(f->cell);
     vl_free(f->kl);
     vl_free(f->transfer);
+    vl_patch_ablation_free(f->patches);
     vl_free(f);
 }
 
@@ -393,6 +378,11 @@ int64_t vl_fidelity_state(const vl_fidelity *f, int index)
 vl_fidelity_cell vl_fidelity_get_cell(const vl_fidelity *f, int index, vl_fidelity_lens lens)
 {
     return f->cell[(size_t)index * VL_FIDELITY_LENS_COUNT + (size_t)lens];
+}
+
+const vl_patch_effect *vl_fidelity_patches(const vl_fidelity *f, vl_patch_set set, vl_patch_value value)
+{
+    return f->patches ? &f->patches->effect[set][value] : NULL;
 }
 
 const double *vl_fidelity_transfer(const vl_fidelity *f, int64_t *n_layers)

@@ -94,10 +94,10 @@ static vl_status count_rows(vl_fidelity_data *data, int64_t max_rows, vl_error *
             }
         }
     }
-    return data->n_counted >= 2
-               ? VL_OK
-               : vl_fail(err, VL_EINVAL, "no held-out sample with at least two text rows (data.heldout, "
-                                         "fidelity.samples, fidelity.max_rows)");
+    return data->n_counted >= 2 ? VL_OK
+                                : vl_fail(err, VL_EINVAL,
+                                          "no held-out sample with at least two text rows (data.heldout, "
+                                          "fidelity.samples, fidelity.max_rows)");
 }
 
 /* ---- states ------------------------------------------------------------------------------------------------ */
@@ -235,7 +235,7 @@ void vl_fidelity_target(vl_fidelity_data *data, int index, bool resample, vl_rng
 {
     const float *h = vl_fidelity_rows(data, index);
     const size_t row = (size_t)data->d * sizeof(float);
-    float *mean = data->changed_final;          /* [D], free until the next change */
+    float *mean = data->changed_final;           /* [D], free until the next change */
     int64_t *members = (int64_t *)data->changed; /* [n_rows]: rows are at least two floats wide */
     memcpy(data->target, h, (size_t)data->n_rows * row);
     for (int patch = 0; patch < 2; patch++) {
@@ -257,6 +257,18 @@ void vl_fidelity_ablate(float *out, const float *h, const float *target, int64_t
             share += ((double)target[j] - (double)h[j]) * basis[k * d + j];
         for (int64_t j = 0; j < d; j++)
             out[j] += (float)(share * basis[k * d + j]);
+    }
+}
+
+void vl_fidelity_displacement(double *out, const float *h, const float *target, const vl_fidelity_data *data,
+                              const double *v)
+{
+    for (int64_t i = 0; i < data->n_counted; i++) {
+        const float *from = h + i * data->d, *to = target + i * data->d;
+        double share = 0;
+        for (int64_t j = 0; j < data->d; j++)
+            share += ((double)to[j] - (double)from[j]) * v[j];
+        out[i] = share * share;
     }
 }
 

@@ -13,21 +13,21 @@ typedef struct vl_fidelity_data {
     vl_head *head;
     vl_device *device;
     int64_t d, vocab_size;
-    int n_model_layers;       /* L */
+    int n_model_layers; /* L */
     int n_samples;
-    vl_sequence **sequences;  /* [n_samples] */
-    int64_t *first;           /* [n_samples + 1] rows of each, behind one another */
+    vl_sequence **sequences; /* [n_samples] */
+    int64_t *first;          /* [n_samples + 1] rows of each, behind one another */
     int64_t n_rows;
-    int64_t n_counted;        /* rows that are measured: no patches, not the first position */
-    int64_t *counted;         /* [n_counted] */
-    int32_t *sample_of;       /* [n_counted] */
+    int64_t n_counted;  /* rows that are measured: no patches, not the first position */
+    int64_t *counted;   /* [n_counted] */
+    int32_t *sample_of; /* [n_counted] */
     int n_states;
-    const int64_t *state;     /* [n_states] borrowed: which states are kept */
-    float *states;            /* [n_states, n_rows, D] */
-    float *final_counted;     /* [n_counted, D] state L of the measured rows */
-    float *target;            /* [n_rows, D] of one state: what ablation puts in the place of a row */
-    float *changed;           /* [n_rows, D] work area */
-    float *changed_final;     /* [n_counted, D] after the last vl_fidelity_change */
+    const int64_t *state; /* [n_states] borrowed: which states are kept */
+    float *states;        /* [n_states, n_rows, D] */
+    float *final_counted; /* [n_counted, D] state L of the measured rows */
+    float *target;        /* [n_rows, D] of one state: what ablation puts in the place of a row */
+    float *changed;       /* [n_rows, D] work area */
+    float *changed_final; /* [n_counted, D] after the last vl_fidelity_change */
     vl_tensor rows, logits, clean, lse, clean_lse, metrics; /* a tile's work areas */
     float *host_metrics;
 } vl_fidelity_data;
@@ -45,6 +45,10 @@ void vl_fidelity_target(vl_fidelity_data *data, int index, bool resample, vl_rng
 void vl_fidelity_gather(float *out, const vl_fidelity_data *data, const float *rows);
 /* out [D] = the row h, its share along each of the n orthonormal rows of `basis` [n, D] replaced by the target's. */
 void vl_fidelity_ablate(float *out, const float *h, const float *target, int64_t d, const double *basis, int n);
+/* out [n_counted]: the squared length by which ablating v [D], of length 1, moves each measured row; h and target
+ * [n_counted, D] are the gathered rows. */
+void vl_fidelity_displacement(double *out, const float *h, const float *target, const vl_fidelity_data *data,
+                              const double *v);
 /* Ablates the `n` orthonormal rows of `basis` [n, D] at state[index] of every row but the first of its sequence, runs
  * the model on from there, and leaves the final states in data->changed_final. kl [n_counted]: KL of the model's own
  * distribution from the changed one. */

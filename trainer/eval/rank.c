@@ -29,3 +29,10 @@ double vl_spearman(const double *x, const double *y, int64_t n, double *scratch)
     }
     return aa > 0 && bb > 0 ? ab / sqrt(aa * bb) : (double)NAN;
 }
+
+double vl_partial_spearman(const double *x, const double *y, const double *z, int64_t n, double *scratch)
+{
+    double xy = vl_spearman(x, y, n, scratch), xz = vl_spearman(x, z, n, scratch), yz = vl_spearman(y, z, n, scratch);
+    double left = (1 - xz * xz) * (1 - yz * yz); /* NaN fails the comparison too */
+    return left > 1e-12 ? fmax(-1, fmin(1, (xy - xz * yz) / sqrt(left))) : (double)NAN;
+}
