@@ -64,6 +64,12 @@ static void mistakes_are_named_with_their_place(void **state)
     refused("model: {a: b}\n", "model is a single value, found a mapping");
     refused("model: [a]\n", "model is a single value, found a list");
     refused("- a\n", "expected a mapping");
+    refused("model: a\n---\nmodel: b\n", ":3:1: a second document");
+    refused("model: a\n...\n]\n", ":3:1:");
+    refused("a: {b: {c: {d: {e: {f: 1}}}}}\n", ":1:1: unknown key");
+    refused("a: {b: {c: {d: {e: {f: {g: 1}}}}}}\n", ":1:24: nested too deeply");
+    refused("a: [[[[[[[[[[[[[[", ":1:9: nested too deeply");
+    refused("- - - - - - - - - - -\n", ":1:13: nested too deeply");
     refused("model: [\n", ":2:1:");
     refused("eval: {metrics: [kl, loss]}\n", "eval.metrics holds \"loss\"");
     refused("lens: {layers: 5-2}\n", "expected all, N or N-M");

@@ -1,5 +1,6 @@
 """Writes tests/robust/malformed: small hostile files, and verdicts.txt with what the reference library says of each
-(Pillow 11.0 for pictures, tokenizers 0.20 for tokenizers, h5py 3 for caches; for configurations, the rule that is broken).
+(Pillow 11.0 for pictures, tokenizers 0.20 for tokenizers, safetensors 0.8.0, h5py 3 for caches; for configurations, the
+rule that is broken).
 
 A line of verdicts.txt: KIND NAME accepted|rejected REFERENCE. Run once, with these packages; the result is committed.
 """
@@ -12,6 +13,7 @@ import zlib
 
 import h5py
 import numpy as np
+import safetensors
 import tokenizers
 from PIL import Image
 
@@ -89,6 +91,65 @@ def pictures():
         picture(f"other.{kind.lower()}", out.getvalue())
     picture("radiance.hdr", b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 2 +X 2\n" + bytes(16))
     picture("pic.psd", b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 2, 2, 8, 3) + bytes(40))
+
+
+# ---- safetensors
+
+
+def weights(name, header, data=bytes(16), length=None):
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    name += ".safetensors"
+    put("safetensors", name, struct.pack("<Q", len(raw) if length is None else length) + raw + data, "accepted", "safetensors")
+    try:
+        with safetensors.safe_open(f"{ROOT}/safetensors/{name}", "np"):
+            pass
+    except Exception as e:  # noqa: BLE001
+        verdicts[-1] = f"safetensors {name} rejected safetensors: {type(e).__name__}"
+
+
+def weight_files():
+    def of(shape, start, end, dtype="F32"):
+        return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+    good = {"a": of([2, 2], 0, 16)}
+    text = json.dumps(good).encode()
+    weights("ok", good)
+    weights("padded", text + b" " * 7)
+    weights("unaligned", {"g": of([1], 0, 2, "BF16"), "a": of([2], 2, 10)}, bytes(10))
+    weights("length-huge", good, length=2**63)
+    weights("length-past-end", good, length=5000)
+    weights("deep", b'{"a":' + b"[" * 20000 + b"]" * 20000 + b"}", b"")
+    weights("twice", text[:-1] + b"," + json.dumps({"a": of([2, 2], 16, 32)}).encode()[1:], bytes(32))
+    weights("hole", {"a": of([1], 0, 4), "b": of([1], 8, 12)}, bytes(12))
+    weights("overlap", {**good, "b": of([2], 8, 16)})
+    weights("shape-overflow", {"a": of([2**32, 2**32, 4], 0, 16)})
+    weights("shape-many", {"a": of([1] * 20000 + [4], 0, 16)})
+    verdicts[-1] = "safetensors shape-many.safetensors rejected 8 dimensions are enough (safetensors: accepted)"
+    weights("offset-huge", {"a": of([4], 2**63, 2**63 + 16)})
+    weights("too-long", good, bytes(17))
+
+
+# ---- configurations of runs: YAML, of which only a small part is taken
+
+
+def yamls():
+    def yaml(name, text, verdict="rejected", why="rule"):
+        put("yaml", f"{name}.yaml", text if isinstance(text, bytes) else text.encode(), verdict, why)
+
+    yaml("ok", "model: m\nfit: {steps: 3}\n", "accepted")
+    laughs = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+    yaml("aliases", laughs, why="no anchors or aliases")
+    yaml("merge", "model: m\nfit:\n  <<: {steps: 3}\n", why="unknown key")
+    yaml("deep", "fit: " + "[" * 20000, why="levels")
+    yaml("deep-maps", "fit: " + "{a: " * 20000, why="levels")
+    yaml("twice", "model: m\nmodel: n\n", why="a key twice")
+    yaml("unknown", "modell: m\n", why="unknown key")
+    yaml("tag", "model: !!python/object/apply:os.system [ls]\n", why="no tags")
+    yaml("number-huge", "fit: {steps: 99999999999999999999}\n", why="range")
+    yaml("two-documents", "model: m\n---\nmodel: n\n", why="one document")
+    yaml("utf8", b"model: \"\xff\xfe\"\n", why="UTF-8")
+    yaml("nul", b"model: m\0n\n", why="control characters")
+    yaml("list", "- model\n", why="a map of keys")
 
 
 # ---- tokenizers
@@ -210,6 +271,8 @@ def caches():
 
 if __name__ == "__main__":
     pictures()
+    weight_files()
+    yamls()
     tokenizer_files()
     configs()
     caches()

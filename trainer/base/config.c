@@ -145,12 +145,28 @@ static vl_status read_mapping(reader *r, const char *prefix, const yaml_node_t *
     return VL_OK;
 }
 
-/* One pass over the tokens alone, before a document is built. */
-static vl_status refuse_references(const char *name, const char *text, size_t size, vl_error *err)
+/* +1 where a list or mapping opens, -1 where it ends. */
+static int opens(yaml_token_type_t type)
+{
+    switch (type) {
+    case YAML_BLOCK_SEQUENCE_START_TOKEN:
+    case YAML_BLOCK_MAPPING_START_TOKEN:
+    case YAML_FLOW_SEQUENCE_START_TOKEN:
+    case YAML_FLOW_MAPPING_START_TOKEN: return 1;
+    case YAML_BLOCK_END_TOKEN:
+    case YAML_FLOW_SEQUENCE_END_TOKEN:
+    case YAML_FLOW_MAPPING_END_TOKEN: return -1;
+    default: return 0;
+    }
+}
+
+/* One pass over the tokens alone, before a document is built, which takes the square of its depth in time. */
+static vl_status refuse_tokens(const char *name, const char *text, size_t size, vl_error *err)
 {
     yaml_parser_t parser;
     yaml_token_t token;
     vl_status status = VL_OK;
+    int depth = 0;
     if (!yaml_parser_initialize(&parser))
         return vl_fail_nomem(err, "YAML parser");
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
@@ -160,6 +176,10 @@ static vl_status refuse_references(const char *name, const char *text, size_t si
         if (token.type == YAML_ALIAS_TOKEN || token.type == YAML_ANCHOR_TOKEN || token.type == YAML_TAG_TOKEN)
             status = vl_fail(err, VL_EINVAL, "%s:%zu:%zu: anchors, aliases and tags are not allowed", name,
                              token.start_mark.line + 1, token.start_mark.column + 1);
+        depth += opens(token.type);
+        if (depth > DEPTH_LIMIT + 2) /* the root, the groups below it, and a list */
+            status = vl_fail(err, VL_EINVAL, "%s:%zu:%zu: nested too deeply", name, token.start_mark.line + 1,
+                             token.start_mark.column + 1);
         more = token.type != YAML_STREAM_END_TOKEN;
         yaml_token_delete(&token);
     }
@@ -167,11 +187,31 @@ static vl_status refuse_references(const char *name, const char *text, size_t si
     return status;
 }
 
+static vl_status load_document(reader *r, yaml_parser_t *parser)
+{
+    if (yaml_parser_load(parser, &r->document))
+        return VL_OK;
+    if (parser->error == YAML_MEMORY_ERROR)
+        return vl_fail_nomem(r->err, "YAML parser");
+    return vl_fail(r->err, VL_EINVAL, "%s:%zu:%zu: %s", r->name, parser->problem_mark.line + 1,
+                   parser->problem_mark.column + 1, parser->problem ? parser->problem : "not YAML");
+}
+
+/* What stands behind the document would be ignored. */
+static vl_status refuse_more(reader *r, yaml_parser_t *parser)
+{
+    VL_TRY(load_document(r, parser));
+    const yaml_node_t *root = yaml_document_get_root_node(&r->document);
+    vl_status status = VL_OK;
+    if (root)
+        status = at_node(r, root, vl_fail(r->err, VL_EINVAL, "a second document, expected one"));
+    yaml_document_delete(&r->document);
+    return status;
+}
+
 static vl_status read_document(reader *r, yaml_parser_t *parser)
 {
-    if (!yaml_parser_load(parser, &r->document))
-        return vl_fail(r->err, VL_EINVAL, "%s:%zu:%zu: %s", r->name, parser->problem_mark.line + 1,
-                       parser->problem_mark.column + 1, parser->problem ? parser->problem : "not YAML");
+    VL_TRY(load_document(r, parser));
     const yaml_node_t *root = yaml_document_get_root_node(&r->document);
     vl_status status = VL_OK;
     if (root && root->type == YAML_MAPPING_NODE)
@@ -179,7 +219,7 @@ static vl_status read_document(reader *r, yaml_parser_t *parser)
     else if (root)
         status = vl_fail(r->err, VL_EINVAL, "%s:1:1: expected a mapping of keys to values", r->name);
     yaml_document_delete(&r->document);
-    return status;
+    return status == VL_OK && root ? refuse_more(r, parser) : status;
 }
 
 vl_status vl_config_read(vl_config **out, const char *path, vl_error *err)
@@ -191,7 +231,7 @@ vl_status vl_config_read(vl_config **out, const char *path, vl_error *err)
     yaml_parser_t parser;
     *out = NULL;
     VL_TRY(vl_file_read(&text, &size, path, CONFIG_LIMIT, err));
-    VL_GOTO(refuse_references(path, text, size, err));
+    VL_GOTO(refuse_tokens(path, text, size, err));
     VL_GOTO(vl_config_new(&r.config, err));
     r.config->source = vl_strdup(path);
     if (!yaml_parser_initialize(&parser)) {
@@ -220,8 +260,9 @@ vl_status vl_config_check(const vl_config *c, vl_error *err)
     if (sum <= 0)
         return vl_fail(err, VL_EINVAL, "lens.class_weights are all 0, expected at least one above");
     if (c->lens.targets == VL_TARGETS_SHUFFLED && c->lens.loss == VL_OBJECTIVE_CE)
-        return vl_fail(err, VL_EINVAL, "lens.targets is shuffled and lens.loss is ce, expected another loss: the "
-                                       "target of cross-entropy is the next token, not the model's distribution");
+        return vl_fail(err, VL_EINVAL,
+                       "lens.targets is shuffled and lens.loss is ce, expected another loss: the "
+                       "target of cross-entropy is the next token, not the model's distribution");
     if (c->fit.steps == 0 && c->fit.epochs <= 0 && c->lens.init == VL_INIT_ZERO)
         return vl_fail(err, VL_EINVAL, "fit.steps and fit.epochs are both 0 and lens.init is zero: nothing to fit");
     if (!c->output)
