@@ -1,4 +1,5 @@
 /* A library for LD_PRELOAD: counts the calls that write (and read) files under FAULT_ROOT, and makes one of them fail.
+ * To write is to create a file or folder, to give it room, to write, fsync and rename.
  *
  *     FAULT_ROOT   only files under this folder are counted
  *     FAULT_AT     the call that fails, from 0; none where it is missing
@@ -13,10 +14,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -123,14 +126,60 @@ int ftruncate64(int fd, off64_t size)
     return allowed(fd, true, NULL) ? REAL(ftruncate64)(fd, size) : -1;
 }
 
+/* It returns the error. */
+int posix_fallocate(int fd, off_t at, off_t n)
+{
+    return allowed(fd, true, NULL) ? REAL(posix_fallocate)(fd, at, n) : errno;
+}
+
+int posix_fallocate64(int fd, off64_t at, off64_t n)
+{
+    return allowed(fd, true, NULL) ? REAL(posix_fallocate64)(fd, at, n) : errno;
+}
+
+/* For calls that name their file. */
+static bool allowed_path(const char *path)
+{
+    int what = is_under_root(path) ? outcome(true) : 0;
+    if (what > 0)
+        errno = what;
+    return what <= 0;
+}
+
 int rename(const char *from, const char *to)
 {
-    int what = is_under_root(from) ? outcome(true) : 0;
-    if (what > 0) {
-        errno = what;
-        return -1;
+    return allowed_path(from) ? REAL(rename)(from, to) : -1;
+}
+
+int mkdir(const char *path, mode_t mode)
+{
+    return allowed_path(path) ? REAL(mkdir)(path, mode) : -1;
+}
+
+int open(const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+    if (flags & O_CREAT) {
+        va_list rest;
+        va_start(rest, flags);
+        mode = va_arg(rest, mode_t);
+        va_end(rest);
+        if (!allowed_path(path))
+            return -1;
     }
-    return REAL(rename)(from, to);
+    return REAL(open)(path, flags, mode);
+}
+
+int open64(const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+    if (flags & O_CREAT) {
+        va_list rest;
+        va_start(rest, flags);
+        mode = va_arg(rest, mode_t);
+        va_end(rest);
+    }
+    return open(path, flags | O_LARGEFILE, mode);
 }
 
 ssize_t read(int fd, void *data, size_t n)
@@ -179,7 +228,7 @@ static FILE *open_stream(const char *path)
     int *fd = malloc(sizeof *fd);
     if (!fd)
         return NULL;
-    *fd = REAL(open)(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    *fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     FILE *stream = *fd >= 0 ? fopencookie(fd, "wb", io) : NULL;
     if (!stream) {
         free(fd);
