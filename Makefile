@@ -3,7 +3,7 @@ BUILD := build/release
 VLENS := $(BUILD)/bin/vlens
 JOBS  := $(shell nproc)
 
-.PHONY: all help deps demo test test-all asan fuzz-short real peers dist deb format lint install clean
+.PHONY: all help deps demo test test-all asan tsan fuzz-short real peers dist deb format lint install clean
 
 all: deps ## build the program and the library (release)
 	@test -f $(BUILD)/build.ninja || cmake --preset release >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
@@ -22,7 +22,8 @@ demo: all ## cache, train, evaluate, export and read the demo model
 test: all ## every test that belongs to a change (under 12 minutes on two cores)
 	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure -LE long
 
-test-all: all asan ## make test, the long tests, and everything again under sanitizers
+test-all: all asan tsan ## make test, the long tests, and everything again under sanitizers
+	@tools/install-deps.sh valgrind
 	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure
 
 asan: deps ## build and test with AddressSanitizer and UBSan
@@ -30,7 +31,14 @@ asan: deps ## build and test with AddressSanitizer and UBSan
 	@cmake --build --preset asan -j $(JOBS) -- --quiet
 	@ASAN_OPTIONS=detect_leaks=1 ctest --test-dir build/asan -j $(JOBS) --output-on-failure -LE "long|bench"
 
-fuzz-short: deps ## ten minutes of fuzzing over the readers of strangers' files (needs clang)
+tsan: deps ## build and test with ThreadSanitizer (clang, its OpenMP runtime and archer)
+	@tools/install-deps.sh clang libclang-rt-dev libomp-dev llvm
+	@cmake --preset tsan >/dev/null
+	@cmake --build --preset tsan -j $(JOBS) -- --quiet
+	@ctest --test-dir build/tsan -j $(JOBS) --output-on-failure -L "^(base|ops|unit|model|eval|threads)$$" -LE long
+
+fuzz-short: deps ## ten minutes of fuzzing over the readers of strangers' files (clang)
+	@tools/install-deps.sh clang libclang-rt-dev llvm
 	@cmake --preset fuzz >/dev/null
 	@cmake --build --preset fuzz -j $(JOBS) -- --quiet
 	@tests/fuzz/run.sh build/fuzz 600

@@ -4,6 +4,23 @@ check_pie_supported(LANGUAGES C)
 # What the linker is asked for, of everything that is linked (tests/robust/hardening.sh looks at the result).
 add_link_options(-Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack)
 
+# What every test finds in its environment: a short spin at barriers, as the program sets it, for tests share their machine.
+set(VLENS_TEST_ENVIRONMENT GOMP_SPINCOUNT=3000)
+if(VLENS_SANITIZE STREQUAL thread)
+  # ThreadSanitizer sees pthreads, not the barriers inside an OpenMP runtime. LLVM's runtime tells them to archer, which tells
+  # TSan; gcc's tells nobody, and every parallel loop would be a race. oneDNN and OpenBLAS find the runtime loaded.
+  if(NOT CMAKE_C_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "VLENS_SANITIZE=thread needs clang with its libomp (preset tsan)")
+  endif()
+  list(GET OpenMP_C_LIBRARIES 0 libomp)
+  get_filename_component(libomp ${libomp} REALPATH)
+  get_filename_component(libomp ${libomp} DIRECTORY)
+  find_library(ARCHER_LIBRARY archer HINTS ${libomp} REQUIRED)
+  # exitcode: whatever the program says; the runtime's own accesses are no findings; half a second is kept for late reports
+  list(APPEND VLENS_TEST_ENVIRONMENT OMP_TOOL_LIBRARIES=${ARCHER_LIBRARY} KMP_BLOCKTIME=0
+    "TSAN_OPTIONS=ignore_noninstrumented_modules=1 exitcode=66 atexit_sleep_ms=500")
+endif()
+
 # One place for the flags that every target gets.
 function(vlens_target_defaults target)
   target_compile_definitions(${target} PRIVATE _DEFAULT_SOURCE _POSIX_C_SOURCE=200809L
@@ -73,7 +90,6 @@ function(vlens_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 600)
   endif()
-  # a short spin at barriers, as the program sets it: tests share their machine
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77
-    ENVIRONMENT "GOMP_SPINCOUNT=3000")
+    ENVIRONMENT "${VLENS_TEST_ENVIRONMENT}")
 endfunction()

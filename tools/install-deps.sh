@@ -1,12 +1,20 @@
 #!/bin/sh
 # Installs the Debian packages that vlens builds with. Idempotent: with nothing missing it prints one line and ends.
 # `install-deps.sh --check` only says what is missing (exit 1), and changes nothing.
+# `install-deps.sh PACKAGE...` installs those in their place: what only some tests need.
 set -eu
 
 packages="python3 build-essential cmake ninja-build pkg-config
 libhdf5-dev libdnnl-dev libopenblas0-openmp libopenblas-openmp-dev libjansson-dev libyaml-dev libpcre2-dev
 libutf8proc-dev libstb-dev libjpeg-dev zlib1g-dev libjs-chart.js libcmocka-dev
 libopenmpi-dev openmpi-bin debootstrap"
+
+check=false
+if [ "${1:-}" = --check ]; then
+    check=true
+    shift
+fi
+[ $# -eq 0 ] || packages=$*
 
 missing=""
 for package in $packages; do
@@ -19,7 +27,7 @@ if [ -z "$missing" ]; then
     echo "install-deps: everything is there"
     exit 0
 fi
-if [ "${1:-}" = --check ]; then
+if $check; then
     echo "install-deps: missing:$missing"
     exit 1
 fi
