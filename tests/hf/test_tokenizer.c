@@ -534,7 +534,8 @@ static void hostile_texts(void **state)
     vl_tokenizer_close(t);
 }
 
-/* One piece of a megabyte and no place to cut it: the merges must not take quadratic time. */
+/* One piece of a megabyte and no place to cut it: the merges must not take quadratic time, which would be hours (0.3 s
+ * measured): the time limit of the test notices. */
 static void long_piece(void **state)
 {
     enum { N = 1 << 20 };
@@ -545,9 +546,7 @@ static void long_piece(void **state)
     vl_token_ids ids;
     assert_non_null(text);
     memset(text, 'a', N);
-    double start = vl_clock();
     assert_int_equal(vl_tokenizer_encode(&ids, t, text, N, true, NULL), VL_OK);
-    assert_true(vl_clock() - start < 30); /* measured 0.3 s; quadratic time would be hours */
     assert_int_equal(ids.n, N / 8);
     vl_release(ids.ids);
     vl_free(text);
