@@ -58,6 +58,19 @@ void vl_samples_clear(vl_sample_list *list)
     memset(list, 0, sizeof *list);
 }
 
+const vl_sample *vl_samples_find(const vl_sample_list *list, int64_t number)
+{
+    int64_t low = 0, high = list->n;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (list->items[middle].number < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < list->n && list->items[low].number == number ? &list->items[low] : NULL;
+}
+
 vl_status vl_sample_prefix(vl_error *err, vl_status status, const vl_sample_list *list, const vl_sample *sample)
 {
     if (list->is_text)

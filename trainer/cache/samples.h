@@ -39,6 +39,8 @@ typedef struct vl_sample_list {
 /* Errors: VL_EINVAL (neither samples nor text), VL_EIO, VL_EFORMAT "file:line: ...", VL_ENOMEM. */
 vl_status vl_samples_read(vl_sample_list *out, const vl_config *config, const vl_tokenizer *tokenizer, vl_error *err);
 void vl_samples_clear(vl_sample_list *list);
+/* The sample of that number; NULL where there is none. */
+const vl_sample *vl_samples_find(const vl_sample_list *list, int64_t number);
 /* The sequence that a model runs for a sample: the window, or the prompt with its pictures, as config->data says. Freed
  * by vl_sequence_free. */
 vl_status vl_sample_encode(vl_sequence **out, const vl_model *model, const vl_config *config, const vl_sample *sample,

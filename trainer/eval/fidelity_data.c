@@ -10,19 +10,6 @@
 
 /* ---- samples ----------------------------------------------------------------------------------------------- */
 
-static const vl_sample *sample_of_number(const vl_sample_list *list, int64_t number)
-{
-    int64_t low = 0, high = list->n;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        if (list->items[middle].number < number)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < list->n && list->items[low].number == number ? &list->items[low] : NULL;
-}
-
 /* The k-th of n evenly spaced entries of `total`. */
 static int64_t spaced(int64_t k, int64_t n, int64_t total)
 {
@@ -48,7 +35,7 @@ static vl_status encode_all(vl_fidelity_data *data, const vl_fidelity_inputs *in
     if (!data->sequences || !data->first)
         VL_GOTO(vl_fail_nomem(err, "fidelity"));
     for (int64_t k = 0; k < wanted; k++) {
-        const vl_sample *sample = sample_of_number(&list, heldout[spaced(k, wanted, n)]);
+        const vl_sample *sample = vl_samples_find(&list, heldout[spaced(k, wanted, n)]);
         if (!sample)
             VL_GOTO(vl_fail(err, VL_EMISMATCH, "%s: sample %lld of the cache is not in the data", info->path,
                             (long long)heldout[spaced(k, wanted, n)]));

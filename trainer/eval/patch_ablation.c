@@ -58,15 +58,6 @@ static void clear(ablation_run *run)
 
 /* ---- which questions --------------------------------------------------------------------------------------- */
 
-static bool is_heldout(const vl_cache *cache, int64_t number)
-{
-    const vl_cache_samples *samples = vl_cache_get_samples(cache);
-    for (int64_t i = 0; i < vl_cache_get_info(cache)->n_samples; i++)
-        if (samples->id[i] == number)
-            return samples->heldout[i];
-    return false;
-}
-
 static bool picture_is_new(const ablation_run *run, const char *path, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
@@ -79,14 +70,15 @@ static bool picture_is_new(const ablation_run *run, const char *path, int64_t n)
  * fidelity.object_samples, evenly spaced. */
 static vl_status choose(ablation_run *run, vl_error *err)
 {
+    const vl_cache_samples *cached = vl_cache_get_samples(run->in->cache);
     int64_t n = 0, most = run->in->config->fidelity.object_samples;
     run->asked = vl_alloc((size_t)run->list.n + 1, sizeof *run->asked);
     run->object = vl_alloc((size_t)run->list.n + 1, sizeof *run->object);
     if (!run->asked || !run->object)
         return vl_fail_nomem(err, "patch ablation");
-    for (int64_t i = 0; i < run->list.n; i++) {
-        const vl_sample *sample = &run->list.items[i];
-        if (sample->n_images != 1 || !sample->prompt || !is_heldout(run->in->cache, sample->number))
+    for (int64_t i = 0; i < vl_cache_get_info(run->in->cache)->n_samples; i++) {
+        const vl_sample *sample = cached->heldout[i] ? vl_samples_find(&run->list, cached->id[i]) : NULL;
+        if (!sample || sample->n_images != 1 || !sample->prompt)
             continue;
         const vl_object *object = vl_object_asked(&run->objects, sample->images[0], sample->prompt);
         if (!object || !picture_is_new(run, sample->images[0], n))
