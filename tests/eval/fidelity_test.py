@@ -90,6 +90,8 @@ def main():
         print(f"mean {name} over states: " + ", ".join(f"{k} {mean(v):.2f}" for k, v in found.items()))
     assert mean(rho["tuned"]) > max(mean(rho["random"]), mean(rho["control"])), rho
     assert mean(rho["control"]) <= mean(rho["random"]) + RANK_NOISE, rho
+    assert mean(partial["tuned"]) > mean(partial["control"]), partial
+    assert mean(partial["control"]) <= mean(partial["random"]) + RANK_NOISE, partial
     assert mean(alignment["tuned"]) > mean(alignment["random"]) > mean(alignment["control"]), alignment
     layers = len(result["transfer"])
     for i, row in enumerate(result["transfer"]):

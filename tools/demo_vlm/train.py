@@ -12,6 +12,9 @@ Training sees no stored pictures: every step renders new scenes.  One row of a
 batch is one scene: the template's start and the picture once, then several
 questions with their answers.  A mask hides the questions from each other and
 their positions restart, so that each is computed as if it stood alone.
+
+The picture rows are trained to name their patch: half colour word, half shape word of
+the shape that covers more than half of it, a line break where there is no shape.
 """
 import argparse
 import json
@@ -39,6 +42,8 @@ ROOM = 128                        # tokens of a row behind the picture
 BATCH = 64                        # scenes per step
 SLICE = 16                        # of them at a time: small tensors stay in the caches
 PROMPT_WEIGHT = 0.1               # of the loss on the template and the questions
+PATCH_WEIGHT = 0.15               # on a picture row whose patch one shape covers by more than half
+EMPTY_WEIGHT = 0.02               # on one whose patch no shape touches: there are many of them
 KINDS = ("color", "shape", "where", "count", "caption")
 
 ENGLISH = """
@@ -152,7 +157,11 @@ class Packer:
         self.tok = tok
         self.line_break = tok.convert_tokens_to_ids("<0x0A>")
         self.start, _ = self.split(template("").replace("<image>", "<image>" * IMAGE_TOKENS))
+        self.first_patch = self.start.index(IMAGE_ID)
         self.cache = {}
+        self.word = {w: tok.convert_tokens_to_ids("\u2581" + w)
+                     for w in (*render.COLORS, *render.SHAPES)}
+        assert tok.unk_token_id not in self.word.values()
 
     def split(self, text):
         """The ids up to the line break behind the picture, and those after it."""
@@ -195,6 +204,15 @@ class Packer:
         return (ids + [PAD_ID] * fill, position + [0] * fill, part + [-1] * fill,
                 weight + [0.0] * fill)
 
+    def patch_words(self, scene):
+        """What each picture row should name: [2, patches] ids (colour, shape), [patches] weights."""
+        cover = scene.patch_cover().reshape(len(scene.things), -1)
+        best, most = cover.argmax(0), cover.max(0)
+        names = np.array([[self.word[t.color], self.word[t.shape]] for t in scene.things])
+        target = np.where(most > 0.5, names[best].T, self.line_break)
+        weight = np.select([most > 0.5, most == 0], [PATCH_WEIGHT, EMPTY_WEIGHT], 0.0)
+        return torch.from_numpy(target), torch.from_numpy(weight).float()
+
     def batch(self, scenes, rng):
         rows = [self.row(s, rng) for s in scenes]
         ids, position, part = (torch.tensor([r[i] for r in rows]) for i in range(3))
@@ -203,10 +221,11 @@ class Packer:
         same = part[:, :, None] == part[:, None, :]
         seen = causal & (same | (part == 0)[:, None, :])
         mask = torch.zeros(seen.shape).masked_fill_(~seen, -1e9)[:, None]
-        return ids, position, mask, weight
+        words, patch_weight = (torch.stack(x) for x in zip(*map(self.patch_words, scenes)))
+        return ids, position, mask, weight, (self.first_patch, words, patch_weight)
 
 
-def text_loss(model, features, ids, position, mask, weight):
+def text_loss(model, features, ids, position, mask, weight, patches):
     embeds = model.get_input_embeddings()(ids)
     at_image = (ids == IMAGE_ID)[..., None]
     embeds = embeds.masked_scatter(at_image, model.multi_modal_projector(features).to(embeds.dtype))
@@ -216,7 +235,12 @@ def text_loss(model, features, ids, position, mask, weight):
     logits = model.language_model.lm_head(hidden[:, :-1][keep]).float()
     loss = F.cross_entropy(logits, ids[:, 1:][keep], reduction="none")
     weights = weight[:, 1:][keep]
-    return (loss * weights).sum() / weights.sum()
+    first, words, patch_weight = patches
+    keep = patch_weight > 0
+    logits = model.language_model.lm_head(hidden[:, first:first + IMAGE_TOKENS][keep]).float()
+    named = sum(F.cross_entropy(logits, words[:, i][keep], reduction="none") for i in range(2)) / 2
+    patch_weight = patch_weight[keep]
+    return ((loss * weights).sum() + (named * patch_weight).sum()) / (weights.sum() + patch_weight.sum())
 
 
 class PatchLoss(torch.nn.Module):
