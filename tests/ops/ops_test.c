@@ -5,7 +5,7 @@
 #include "trainer/base/half.h"
 #include "trainer/base/rng.h"
 
-enum { N_THREADS = 2, MAX_OBJECTS = 4096, GUARD_ROWS = 2, GUARD_LEFT = 3, GUARD_RIGHT = 7 };
+enum { N_THREADS = 2, MAX_OBJECTS = 4096, GUARD_ROWS = 2, GUARD_LEFT = 3, GUARD_RIGHT = 7, SMALL = 1 << 20 };
 /* Around an input lies a signalling NaN: what is read there shows in the result, and what is computed from it and put
  * back is no longer the same, because it is quiet then. Around an output lies a number. */
 static const uint32_t input_guard = 0xffbfffff, output_guard = 0xa5a5a5a5;
@@ -14,7 +14,7 @@ vl_device *device;
 vl_error error = VL_ERROR_INIT;
 
 static const char *device_name = "cpu";
-static bool stream_weights;
+static bool stream_weights, small_cases;
 static vl_rng rng;
 static void *host_blocks[MAX_OBJECTS], *device_blocks[MAX_OBJECTS];
 static vl_matrix *matrices[MAX_OBJECTS];
@@ -54,12 +54,20 @@ void test_reopen(int n_threads)
 
 bool test_has_bf16(void)
 {
-    return strcmp(vl_device_name(device), "cpu") != 0 || ((const vl_cpu *)device->context)->has_bf16_gemm;
+    const char *capability = strstr(vl_device_description(device), "compute capability ");
+    if (capability)
+        return atoi(capability + strlen("compute capability ")) >= 8;
+    return ((const vl_cpu *)device->context)->has_bf16_gemm;
 }
 
 bool test_has_panels(void)
 {
     return strcmp(vl_device_name(device), "cpu") == 0 && ((const vl_cpu *)device->context)->has_avx512_bf16;
+}
+
+bool test_too_large(int64_t multiplications)
+{
+    return small_cases && multiplications > SMALL;
 }
 
 void *test_memory(size_t count, size_t size)
@@ -83,16 +91,18 @@ static vl_tensor device_block(vl_dtype dtype, int64_t rows, int64_t columns)
 static test_tensor *guarded(vl_dtype dtype, int64_t rows, int64_t columns, test_layout layout, uint32_t guard)
 {
     int64_t left = layout == STRIDED ? GUARD_LEFT : 0, right = layout == STRIDED ? GUARD_RIGHT : 0;
+    int64_t above = layout == BARE ? 0 : GUARD_ROWS;
     test_tensor *tensor = test_memory(1, sizeof *tensor);
     int64_t stride = left + columns + right;
-    tensor->block = device_block(dtype, rows + 2 * GUARD_ROWS, stride);
-    size_t bytes = (size_t)((rows + 2 * GUARD_ROWS) * stride) * vl_dtype_size(dtype);
+    tensor->block = device_block(dtype, rows + 2 * above, stride);
+    tensor->rows = rows;
+    size_t bytes = (size_t)((rows + 2 * above) * stride) * vl_dtype_size(dtype);
     tensor->bytes = test_memory(bytes, 1);
     for (size_t i = 0; i < bytes; i++)
         tensor->bytes[i] = (unsigned char)(guard >> 8 * (i % 4));
     OK(vl_device_write(device, &tensor->block, tensor->bytes, &error));
-    tensor->first = GUARD_ROWS * stride + left;
-    tensor->t = vl_tensor_columns(vl_tensor_rows(tensor->block, GUARD_ROWS, rows), left, columns);
+    tensor->first = above * stride + left;
+    tensor->t = vl_tensor_columns(vl_tensor_rows(tensor->block, above, rows), left, columns);
     return tensor;
 }
 
@@ -148,6 +158,13 @@ test_tensor *test_vector_of(vl_dtype dtype, const double *values, int64_t n)
     return tensor;
 }
 
+test_tensor *test_bare_vector_of(vl_dtype dtype, const double *values, int64_t n)
+{
+    test_tensor *tensor = test_tensor_of(dtype, values, 1, n, BARE);
+    tensor->t = vl_tensor_1d(tensor->t.data, dtype, n);
+    return tensor;
+}
+
 test_tensor *test_empty_vector(vl_dtype dtype, int64_t n)
 {
     test_tensor *tensor = test_empty(dtype, 1, n, STRIDED);
@@ -159,7 +176,7 @@ test_tensor *test_empty_vector(vl_dtype dtype, int64_t n)
 static unsigned char *read_checked(const test_tensor *tensor, bool inside)
 {
     int64_t stride = tensor->block.row_stride, columns = tensor->t.shape[tensor->t.ndim - 1];
-    int64_t rows = tensor->block.shape[0] - 2 * GUARD_ROWS;
+    int64_t rows = tensor->rows;
     size_t element = vl_dtype_size(tensor->block.dtype), n = (size_t)(tensor->block.shape[0] * stride);
     unsigned char *now = test_memory(n, element);
     OK(vl_device_read(device, now, &tensor->block, &error));
@@ -176,7 +193,7 @@ static unsigned char *read_checked(const test_tensor *tensor, bool inside)
 double *test_values(const test_tensor *tensor)
 {
     const unsigned char *now = read_checked(tensor, false);
-    int64_t rows = tensor->block.shape[0] - 2 * GUARD_ROWS, columns = tensor->t.shape[tensor->t.ndim - 1];
+    int64_t rows = tensor->rows, columns = tensor->t.shape[tensor->t.ndim - 1];
     size_t element = vl_dtype_size(tensor->block.dtype);
     double *values = test_memory((size_t)(rows * columns), sizeof *values);
     for (int64_t i = 0; i < rows; i++)
@@ -311,7 +328,10 @@ int test_begin(int argc, char **argv)
 {
     if (argc > 1)
         device_name = argv[1];
-    stream_weights = argc > 2 && !strcmp(argv[2], "streamed");
+    for (int i = 2; i < argc; i++) {
+        stream_weights |= !strcmp(argv[i], "streamed");
+        small_cases |= !strcmp(argv[i], "small");
+    }
     if (vl_device_open(&device, device_name, N_THREADS, &error) != VL_OK) {
         printf("%s\n", error.message);
         /* only a GPU may be missing */

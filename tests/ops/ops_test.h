@@ -1,9 +1,10 @@
 /* tests/ops/ops_test.h - what the tests of operations share: the device under test, tensors with guards around them,
  * random data, and errors against a float64 reference.
  *
- * The device is the first argument of the program (default "cpu"), so that the same tests run on every backend; with
- * "streamed" behind it, weights that need not stay on a device with memory of its own do not. Data
- * goes in and out by vl_device_write and vl_device_read only. Everything made here is freed at the end of a test. */
+ * The device is the first argument of the program (default "cpu"), so that the same tests run on every backend. Behind
+ * it: "streamed", and weights that need not stay on a device with memory of its own do not; "small", and large cases
+ * are left out, for a device that is slow because it checks every access. Data goes in and out by vl_device_write and
+ * vl_device_read only. Everything made here is freed at the end of a test. */
 #ifndef VL_TESTS_OPS_TEST_H
 #define VL_TESTS_OPS_TEST_H
 
@@ -32,22 +33,28 @@ void test_refused(vl_status status, const char *call, const char *file, int line
 
 /* Opens the device anew with n threads; everything made on the old one is gone. */
 void test_reopen(int n_threads);
-/* Whether 16-bit products are rounded to bf16: false on a CPU without AVX-512, which computes them in fp32. */
+/* Whether 16-bit products are rounded to bf16: a CPU without AVX-512 and a GPU before compute capability 8.0 compute
+ * them in fp32. */
 bool test_has_bf16(void);
 /* A CPU whose processor runs our own bf16 micro-kernel. */
 bool test_has_panels(void);
 
+/* Whether a case of so many multiplications is to be left out. */
+bool test_too_large(int64_t multiplications);
+
 /* Host memory until the end of the test. */
 void *test_memory(size_t count, size_t size);
 
-typedef enum test_layout { DENSE = 0, STRIDED } test_layout;
+/* BARE: nothing around it, so that a device that checks its memory sees accesses beyond the end. */
+typedef enum test_layout { DENSE = 0, STRIDED, BARE } test_layout;
 
 /* A device tensor inside a larger block of known bytes. */
 typedef struct test_tensor {
     vl_tensor t;          /* what the op gets */
-    vl_tensor block;      /* guard rows above and below; when strided, guard columns on both sides */
+    vl_tensor block;      /* guard rows above and below, unless bare; when strided, guard columns on both sides */
     unsigned char *bytes; /* of the block, as last written */
     int64_t first;        /* element of the block where t begins */
+    int64_t rows;
 } test_tensor;
 
 /* Filled with the guard pattern, which reads as garbage. */
@@ -56,6 +63,8 @@ test_tensor *test_empty(vl_dtype dtype, int64_t rows, int64_t columns, test_layo
 test_tensor *test_tensor_of(vl_dtype dtype, const double *values, int64_t rows, int64_t columns, test_layout layout);
 /* The same as a one-dimensional tensor. */
 test_tensor *test_vector_of(vl_dtype dtype, const double *values, int64_t n);
+/* The same with nothing around it. */
+test_tensor *test_bare_vector_of(vl_dtype dtype, const double *values, int64_t n);
 test_tensor *test_empty_vector(vl_dtype dtype, int64_t n);
 /* The values now, densely; checks that the guards are as they were. */
 double *test_values(const test_tensor *tensor);

@@ -50,6 +50,8 @@ static reference multiply(operand a, operand b, shape s, double alpha, double be
 static void check_linear(shape s, variant v)
 {
     int64_t from = v.transpose ? s.n_out : s.n_in, to = v.transpose ? s.n_in : s.n_out;
+    if (test_too_large(s.m * s.n_in * s.n_out))
+        return;
     test_layout layout = v.strided ? STRIDED : DENSE;
     double *x = test_random_rows(s.m, from, 1), *before = test_random_rows(s.m, to, 1);
     double *w = test_rounded(test_random(s.n_out * s.n_in, 1 / sqrt((double)from)), s.n_out * s.n_in, v.matrix.dtype);
@@ -192,6 +194,8 @@ static void check_gemm(shape s, int bits)
     test_layout layout = bits >> 3 & 1 ? STRIDED : DENSE;
     float alpha = bits >> 4 & 1 ? -0.75f : 1, beta = (float[]){0, 1, 0.5f, 0}[bits >> 5 & 3];
     int64_t m = s.m, k = s.n_in, n = s.n_out;
+    if (test_too_large(m * k * n))
+        return;
     double *a = test_random(m * k, 1), *b = test_random(k * n, 1), *before = test_random(m * n, 3);
     test_tensor *left = test_tensor_of(VL_F32, a, ta ? k : m, ta ? m : k, layout);
     test_tensor *right = test_tensor_of(VL_F32, b, tb ? n : k, tb ? k : n, layout);

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda_on_cpu/race.h"
 #include "ptxsim.h"
+#include "tests/ptx/parameters.h"
 
 using namespace vl_sim;
 
@@ -155,6 +156,7 @@ void **__cudaRegisterFatBinary(void *wrapper)
         }
         at += entry.header_size + entry.payload_size;
     }
+    *ptx = parameters_by_name(*ptx);
     return (void **)ptx;
 }
 
