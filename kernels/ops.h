@@ -184,7 +184,7 @@ vl_status vl_op_topk(vl_device *device, const vl_topk_args *args, vl_error *err)
 /* Per row, how a lens' distribution q compares with the teacher's p. Columns of `out`: */
 typedef enum vl_metric {
     VL_METRIC_KL = 0,  /* KL(p || q), nats */
-    VL_METRIC_CE,      /* -log q[target], nats; NaN where target < 0 */
+    VL_METRIC_CE,      /* -log q[target], nats; NaN where target is not in [0, V) */
     VL_METRIC_ENTROPY, /* of q, nats */
     VL_METRIC_TOP1,    /* 1 if argmax q == argmax p */
     VL_METRIC_TOP5,    /* 1 if argmax p is among the five largest of q */
@@ -214,7 +214,7 @@ typedef struct vl_unembed_loss_args {
     const vl_matrix *head;                 /* [V, D], resident */
     vl_tensor head_bias;                   /* [V] or NULL */
     vl_tensor teacher_logits, teacher_lse; /* [M, V], [M]; unused by CE */
-    vl_tensor targets;                     /* [M] i32, CE only; a row with target < 0 has loss 0 and gradient 0 */
+    vl_tensor targets;                     /* [M] i32 < V, CE only; a row with target < 0 has loss 0 and gradient 0 */
     vl_tensor row_weight;                  /* [M] or NULL: 1 */
     vl_loss kind;
 } vl_unembed_loss_args;
