@@ -77,7 +77,7 @@ static long dead_pid(void)
 static void second_run_says_who_holds_it(void **state)
 {
     vl_lock lock;
-    char text[100], host[65] = "";
+    char text[160], host[65] = "";
     gethostname(host, sizeof host - 1);
     take(&lock, *state);
     assert_string_equal(lock.stale, "");
