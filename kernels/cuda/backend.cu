@@ -238,6 +238,9 @@ static vl_backend make_table(void)
     table.sum_squares = vl_cuda_sum_squares;
     table.sgd = vl_cuda_sgd;
     table.adam = vl_cuda_adam;
+    table.peak_new = vl_cuda_peak_new;
+    table.peak_run = vl_cuda_peak_run;
+    table.peak_free = vl_cuda_peak_free;
     return table;
 }
 

@@ -148,6 +148,9 @@ vl_status vl_cuda_column_sum(void *context, const vl_column_sum_args *args, vl_e
 vl_status vl_cuda_sum_squares(void *context, double *out, vl_tensor x, vl_error *err);
 vl_status vl_cuda_sgd(void *context, const vl_sgd_args *args, vl_error *err);
 vl_status vl_cuda_adam(void *context, const vl_adam_args *args, vl_error *err);
+vl_status vl_cuda_peak_new(void *context, void **data, const vl_peak_args *args, vl_error *err);
+vl_status vl_cuda_peak_run(void *data, vl_error *err);
+void vl_cuda_peak_free(void *data);
 
 static inline float *vl_cuda_row(vl_tensor t, int64_t row)
 {

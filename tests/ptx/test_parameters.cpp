@@ -13,20 +13,20 @@ static const char kernel[] = R"(
 .address_size 64
 
 .visible .entry both(
-	.param .align 8 .b8 both_param_0[24]
+    .param .align 8 .b8 both_param_0[24]
 )
 {
-	.reg .b64 	%rd<8>;
+    .reg .b64     %rd<8>;
 
-	ld.param.u64 	%rd1, [both_param_0];
-	ld.param.u64 	%rd2, [both_param_0+16];
-	mov.b64 	%rd3, both_param_0;
-	add.s64 	%rd4, %rd3, 24;
-	ld.param.u64 	%rd5, [%rd4+-8];
-	cvta.to.global.u64 	%rd6, %rd1;
-	st.global.u64 	[%rd6], %rd2;
-	st.global.u64 	[%rd6+8], %rd5;
-	ret;
+    ld.param.u64     %rd1, [both_param_0];
+    ld.param.u64     %rd2, [both_param_0+16];
+    mov.b64     %rd3, both_param_0;
+    add.s64     %rd4, %rd3, 24;
+    ld.param.u64     %rd5, [%rd4+-8];
+    cvta.to.global.u64     %rd6, %rd1;
+    st.global.u64     [%rd6], %rd2;
+    st.global.u64     [%rd6+8], %rd5;
+    ret;
 }
 )";
 
