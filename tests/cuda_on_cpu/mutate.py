@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""mutate.py BUILD [--jobs N] [--only TEXT] [--list]: how many errors in kernels the tests of operations would find.
+"""mutate.py BUILD [--jobs N] [--only TEXT] [--fresh] [--list]: how many errors in kernels the tests of operations find.
 
 Changes the CUDA sources in one place at a time: removes a __syncthreads or __syncwarp, shortens a dynamic shared
 allocation or a scratch area by 16 bytes, moves a bound in device code by one (< to <=, > to >=, and back). Compiles
-what uses it for the race detector, and runs the tests of the operation with warps as far apart as they can get. Killed
-is a mutant that does not compile, fails, is accused, or takes ten times as long. Survivors are printed with their reason
-where equivalent_mutants.txt has one: they change nothing that a correct program can show, and do not count.
-Exit 1 below 95 % killed, or where a line of equivalent_mutants.txt fits nothing that survived."""
+what uses it for the race detector, and runs the tests of the operation with warps as far apart as they can get: small
+cases, then all. Killed is a mutant that does not compile, fails, is accused, or takes twice as long. Survivors
+are printed with their reason where equivalent_mutants.txt has one: they change nothing that a correct program can
+show, and do not count. Exit 1 below 95 % killed, or where a line of equivalent_mutants.txt fits nothing that survived.
+
+BUILD/mutants.log keeps what was found, with a digest of the plug-in, the tests and the change, so that a run that
+was cut short goes on; --fresh begins anew."""
 import concurrent.futures
+import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -24,6 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CUDA = ROOT / "kernels/cuda"
 PLUGIN = "vlens_cuda_on_cpu_race"
 GOAL = 0.95
+KINDS = ("barrier", "shared", "scratch", "bound")
 # the tests of what is no op of its own name; cheap ones first
 TESTS = {"embed": ["linear"], "loss": ["unembed_loss"], "patchify": ["elementwise"], "reduce": ["elementwise"],
          "gemm": ["linear"], "unembed_loss": ["unembed_loss"], "transfer": ["cast"], "backend": ["cast"]}
@@ -130,15 +136,19 @@ class Build:
         subprocess.run(words, cwd=self.folder, capture_output=True, check=True)
 
 
-def run_test(scratch, family, limit):
-    """(passed, processor seconds). Ends at the first test that fails."""
-    program = scratch / f"test_ops_{family}"
+def program_of(family):
+    return BUILD.folder / "tests/ops" / f"test_ops_{family}"
+
+
+def run_test(scratch, family, size, limit):
+    """(passed, processor seconds). Ends at the first test that fails. size: what goes behind the device."""
+    program = scratch / program_of(family).name
     if not program.exists():
-        shutil.copy(BUILD.folder / "tests/ops" / program.name, program)
+        shutil.copy(program_of(family), program)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = dict(os.environ, VL_CUDA_ON_CPU_SCHEDULE="warp-greedy", VL_CUDA_ON_CPU_LAZY="1")
-    process = subprocess.Popen([str(program), "cuda_on_cpu:race"], env=environment, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, errors="replace",
+    process = subprocess.Popen([str(program), "cuda_on_cpu:race", *size], env=environment, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace",
                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit)))
     failed = False
     for line in process.stdout:
@@ -182,8 +192,7 @@ def all_mutants():
             counts[function, what] = counts.get((function, what), 0) + 1
             mutant.number = counts[function, what]
             found.append(mutant)
-    order = {"barrier": 0, "shared": 1, "scratch": 2, "bound": 3}
-    return sorted(found, key=lambda m: order[m.what])
+    return sorted(found, key=lambda m: KINDS.index(m.what))
 
 
 def tests_of(source):
@@ -192,22 +201,27 @@ def tests_of(source):
 
 
 def check(mutant):
-    """True where the mutant is killed. A header's is compiled into one user after the other, cheap tests first."""
+    """What became of the mutant. A header's is compiled into one user after the other, cheap tests first."""
     with tempfile.TemporaryDirectory(prefix="vlens-mutant-") as folder:
         scratch = pathlib.Path(folder)
         changed = scratch / "overlay/kernels/cuda" / mutant.path.name
         changed.parent.mkdir(parents=True)
         text = mutant.path.read_text(encoding="utf-8")
         changed.write_text(text[:mutant.at] + mutant.new + text[mutant.at + len(mutant.old):], encoding="utf-8")
-        compiled = []
-        for source in sorted(mutant.sources, key=lambda s: sum(COST[f][1] for f in tests_of(s))):
+        compiled, sources = [], sorted(mutant.sources, key=lambda s: sum(COST[f] for f in tests_of(s)))
+        known = mutant.key() in EQUIVALENT
+        for source in sources[:1] if known else sources:  # what changes nothing need not be seen everywhere
             if not BUILD.compile_one(scratch, source):
-                return True
+                return "killed by the compiler"
             compiled.append(source)
             BUILD.link(scratch, compiled)
-            if not all(run_test(scratch, f, COST[f][1])[0] for f in tests_of(source)):
-                return True
-        return False
+            for family in tests_of(source):
+                if not run_test(scratch, family, ["small"], limit_of(family))[0]:
+                    return f"killed by {family}"
+        for family in () if known else sorted({f for s in sources for f in tests_of(s)}):
+            if not run_test(scratch, family, [], 3600)[0]:
+                return f"killed by {family}, all cases"
+        return "survived"
 
 
 def read_equivalents():
@@ -219,68 +233,112 @@ def read_equivalents():
     return known
 
 
+def limit_of(family):
+    return int(2 * COST[family]) + 2
+
+
 def measure(family):
-    """What the tests take as they are, which limits what mutants may; they must pass."""
+    """What the small cases take as they are, which limits what mutants may; they must pass."""
     with tempfile.TemporaryDirectory(prefix="vlens-mutant-") as folder:
         scratch = pathlib.Path(folder)
         shutil.copy(BUILD.folder / f"lib{PLUGIN}.so", scratch)
-        passed, seconds = run_test(scratch, family, 3600)
-        return (seconds, int(10 * seconds) + 10) if passed else None
+        passed, seconds = run_test(scratch, family, ["small"], 3600)
+        return seconds if passed else None
 
 
 def measure_all(mutants, jobs):
     families = sorted({f for m in mutants for s in m.sources for f in tests_of(s)})
     with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
         COST.update(zip(families, pool.map(measure, families)))
-    failing = [f for f in families if not COST[f]]
+    failing = [f for f in families if COST[f] is None]
     if failing:
         sys.exit(f"these tests fail without any change: {', '.join(failing)}")
+    print(f"{len(mutants)} mutants; the small cases take {sum(COST.values()):.0f} s", flush=True)
 
 
-def report(mutants, killed):
-    known = read_equivalents()
-    survivors = [m for m, dead in zip(mutants, killed) if not dead]
-    equivalent = [m for m in survivors if m.key() in known]
-    open_ones = [m for m in survivors if m.key() not in known]
+class Log:
+    """What was found before, by the digest of all that it depends on."""
+
+    def __init__(self, fresh):
+        self.path = BUILD.folder / "mutants.log"
+        if fresh:
+            self.path.unlink(missing_ok=True)
+        self.found = {}
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                digest, outcome = line.split(" ", 1)
+                self.found[digest] = outcome.split(": ", 1)[0]
+
+    @staticmethod
+    @functools.lru_cache(maxsize=None)
+    def digest_of_file(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def digest(self, mutant):
+        families = sorted({f for s in mutant.sources for f in tests_of(s)})
+        files = [BUILD.folder / f"lib{PLUGIN}.so", *map(program_of, families)]
+        parts = [str(mutant), str(mutant.key() in EQUIVALENT), *map(self.digest_of_file, files)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+    def add(self, mutant, outcome):
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{self.digest(mutant)} {outcome}: {mutant}\n")
+
+
+def check_all(mutants, jobs, fresh):
+    """The outcome of each mutant, in order."""
+    log = Log(fresh)
+    outcomes = {m: log.found[log.digest(m)] for m in mutants if log.digest(m) in log.found}
+    if outcomes:
+        print(f"{len(outcomes)} of {len(mutants)} mutants were judged before ({log.path})", flush=True)
+    rest = [m for m in mutants if m not in outcomes]
+    if rest:
+        measure_all(rest, jobs)
+    with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
+        for mutant, outcome in zip(rest, pool.map(check, rest)):
+            outcomes[mutant] = outcome
+            log.add(mutant, outcome)
+            print(f"{outcome}: {mutant}", flush=True)
+    return [outcomes[m] for m in mutants]
+
+
+def report(mutants, outcomes, whole):
+    survivors = [m for m, outcome in zip(mutants, outcomes) if outcome == "survived"]
+    equivalent = [m for m in survivors if m.key() in EQUIVALENT]
+    open_ones = [m for m in survivors if m.key() not in EQUIVALENT]
     for mutant in equivalent:
-        print(f"equivalent: {mutant}: {known[mutant.key()]}")
+        print(f"equivalent: {mutant}: {EQUIVALENT[mutant.key()]}")
     for mutant in open_ones:
         print(f"SURVIVED: {mutant} [{mutant.key()}]\n          {mutant.text}")
-    counted = len(mutants) - len(equivalent)
-    dead = counted - len(open_ones)
-    for what in ("barrier", "shared", "scratch", "bound"):
-        of_kind = [d for m, d in zip(mutants, killed) if m.what == what]
-        print(f"{what}: {sum(of_kind)} of {len(of_kind)} killed")
-    print(f"killed {dead} of {counted} mutants ({100 * dead / max(counted, 1):.1f} %); {len(equivalent)} more are equivalent")
-    stale = set(known) - {m.key() for m in survivors} if len(sys.argv) == 2 else set()
+    for what in (*KINDS, None):
+        of_kind, same, alive = (sum(what in (m.what, None) for m in some) for some in (mutants, equivalent, open_ones))
+        counted = of_kind - same
+        print(f"{what or 'all'}: killed {counted - alive} of {counted} mutants "
+              f"({100 * (counted - alive) / max(counted, 1):.1f} %); {same} more are equivalent")
+    stale = set(EQUIVALENT) - {m.key() for m in survivors} if whole else set()
     for key in sorted(stale):
         print(f"equivalent_mutants.txt names what did not survive: {key}")
-    return 1 if stale or dead < GOAL * counted else 0
+    return 1 if stale or len(open_ones) > (1 - GOAL) * (len(mutants) - len(equivalent)) else 0
 
 
 def main():
     arguments = sys.argv[2:]
     jobs = int(arguments[arguments.index("--jobs") + 1]) if "--jobs" in arguments else 2
     only = arguments[arguments.index("--only") + 1] if "--only" in arguments else ""
-    mutants = [m for m in all_mutants() if only in str(m)]
+    mutants = [m for m in all_mutants() if only in f"{m} {m.key()}"]
     if "--list" in arguments:
         print("\n".join(f"{m} [{m.key()}]\n    {m.text}" for m in mutants))
         return 0
     start = time.monotonic()
-    measure_all(mutants, jobs)
-    print(f"{len(mutants)} mutants; the tests take {sum(c for c, _ in COST.values()):.0f} s", flush=True)
-    killed = []
-    with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
-        for mutant, dead in zip(mutants, pool.map(check, mutants)):
-            killed.append(dead)
-            print(f"{'killed  ' if dead else 'survived'} {mutant}", flush=True)
-    code = report(mutants, killed)
+    outcomes = check_all(mutants, jobs, "--fresh" in arguments)
+    code = report(mutants, outcomes, not only)
     print(f"{time.monotonic() - start:.0f} s")
     return code
 
 
 BUILD = Build(pathlib.Path(sys.argv[1]).resolve())
-COST = {}
+COST = {}  # of the small cases of a family, in seconds
+EQUIVALENT = read_equivalents()
 
 if __name__ == "__main__":
     sys.exit(main())
