@@ -16,8 +16,9 @@ if(VLENS_SANITIZE STREQUAL thread)
   get_filename_component(libomp ${libomp} REALPATH)
   get_filename_component(libomp ${libomp} DIRECTORY)
   find_library(ARCHER_LIBRARY archer HINTS ${libomp} REQUIRED)
+  # VLENS_GUARD_MIB: a process with little memory has no room for TSan's tables
   # exitcode: whatever the program says; the runtime's own accesses are no findings; half a second is kept for late reports
-  list(APPEND VLENS_TEST_ENVIRONMENT OMP_TOOL_LIBRARIES=${ARCHER_LIBRARY} KMP_BLOCKTIME=0
+  list(APPEND VLENS_TEST_ENVIRONMENT OMP_TOOL_LIBRARIES=${ARCHER_LIBRARY} KMP_BLOCKTIME=0 VLENS_GUARD_MIB=0
     "TSAN_OPTIONS=ignore_noninstrumented_modules=1 exitcode=66 atexit_sleep_ms=500")
 endif()
 

@@ -21,7 +21,13 @@
 
 #define FOLDER VLENS_SOURCE_DIR "/tests/robust/malformed"
 
-enum { MOST_KIB = 256 * 1024, WALL_LIMIT = 60, UNTOLD = 1000 };
+enum { WALL_LIMIT = 60, UNTOLD = 1000 };
+/* AddressSanitizer keeps what is freed, and room around what is not. */
+#ifdef __SANITIZE_ADDRESS__
+enum { MOST_KIB = 1024 * 1024 };
+#else
+enum { MOST_KIB = 256 * 1024 };
+#endif
 /* Of processor time: a bound on what a file can make a reader do, several times what any needs. Builds that are slow on
  * purpose (sanitizers, no optimisation) get ten times as much. */
 #ifdef __OPTIMIZE__

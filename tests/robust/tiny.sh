@@ -28,12 +28,12 @@ fit: {steps: 4, tokens_per_step: 16, validation: 0.2, checkpoint_every: 2}
 eval: {bootstrap: 10}
 YAML
 }
-flow() { # flow FOLDER
+flow() { # flow FOLDER SAMPLE
     expect 0 '' checked cache "$1.yaml" --quiet
     expect 0 "lens: $1" checked train "$1.yaml" --quiet
     expect 0 'class all-text' checked eval "$1.yaml" --quiet
-    expect 0 'logit lens' checked topk --cache "$1/cache" --sample 0 --lens "$1"
-    expect 0 'page.html' checked view --cache "$1/cache" --sample 0 --lens "$1" --out "$1/page.html"
+    expect 0 'logit lens' checked topk --cache "$1/cache" --sample "$2" --lens "$1"
+    expect 0 'page.html' checked view --cache "$1/cache" --sample "$2" --lens "$1" --out "$1/page.html"
     expect 0 "wrote $1.npz" checked export "$1" --format npz --out "$1.npz"
     expect 0 "$1/cache" checked verify "$1/cache"
 }
@@ -42,11 +42,11 @@ for i in 1 2 3 4 5 6 7 8; do
     echo "{\"prompt\": \"sentence number $i of a dozen\"}"
 done >samples.jsonl
 config words llama-base-f32 exact
-flow words
+flow words 0
 echo '{"image": "small.png", "prompt": "What?", "answer": "a"}
 {"image": "gray.png", "prompt": "Which?"}' >>samples.jsonl
 config pictures llava-base-f32 fast
-flow pictures
+flow pictures 8 # the first with a picture
 expect 0 'logit lens' checked topk --model "$source/tests/golden/fixtures/models/llava-base-f32" --prompt 'What?' \
     --image "$source/tests/golden/fixtures/images/small.png" --lens pictures --threads "$threads"
 expect 1 'cannot open' checked info nowhere.safetensors
