@@ -23,13 +23,13 @@ say "export: for other tools"
 "$vlens" export "$out/lens" --format npz --out "$out/lens.npz"
 "$vlens" verify "$out/lens" --against "$out/cache"
 
-say "topk: what each layer would answer (the picture: data/demo/images/000.png)"
-"$vlens" topk --model data/demo/model --lens "$out/lens" --image data/demo/images/000.png \
-    --prompt "What color is the square? Answer with one word." --k 4
+say "topk: what each layer would answer (the picture: data/demo/images/019.png)"
+"$vlens" topk --model data/demo/model --lens "$out/lens" --image data/demo/images/019.png \
+    --prompt "What shape is red? Answer with one word." --k 4
 
 say "view: the same at every patch and token, as a page"
-"$vlens" view --model data/demo/model --lens "$out/lens" --image data/demo/images/000.png \
-    --prompt "What color is the square? Answer with one word." --out "$out/view.html"
+"$vlens" view --model data/demo/model --lens "$out/lens" --image data/demo/images/019.png \
+    --prompt "What shape is red? Answer with one word." --out "$out/view.html"
 
 say "eval: how far each lens is from the model itself, on pictures it never saw"
 "$vlens" eval "$config" --out "$out/eval.json" --report "$out/report.html"
