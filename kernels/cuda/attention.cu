@@ -44,8 +44,8 @@ __device__ static void load_tile(float *tile, const float *from, int64_t row_str
 
 /* Scaled scores of the thread's keys of a tile that begins at key `first`; -infinity where the query must not look. */
 template <int GROUPS>
-__device__ static void score(float *scores, const float *queries, const float *keys, int64_t first, const query &q,
-                             const attention_view &a)
+__device__ static void score(float (&scores)[OWN_KEYS], const float *queries, const float *keys, int64_t first,
+                             const query &q, const attention_view &a)
 {
     const int stride = 16 * GROUPS + PAD;
     const float *mine = queries + q.local * stride, *others = keys + q.sharer * stride;
@@ -85,7 +85,7 @@ __device__ static inline float sum_of_four(float value)
 }
 
 /* Scores become weights relative to the new maximum; returns the factor of everything summed before. */
-__device__ static inline float reweigh(float *scores, float *m, float *l)
+__device__ static inline float reweigh(float (&scores)[OWN_KEYS], float *m, float *l)
 {
     float largest = scores[0], sum = 0.0f;
 #pragma unroll
@@ -105,7 +105,8 @@ __device__ static inline float reweigh(float *scores, float *m, float *l)
 }
 
 template <int GROUPS>
-__device__ static void add_values(float4 *out, const float *weights, const float *values, const query &q)
+__device__ static void add_values(float4 (&out)[GROUPS], const float (&weights)[OWN_KEYS], const float *values,
+                                  const query &q)
 {
     const int stride = 16 * GROUPS + PAD;
     int first_sharer = (int)threadIdx.x % VL_WARP / SHARERS * SHARERS;
