@@ -51,8 +51,9 @@ prompt="What color is the square? Answer with one word."
 image=$source/data/demo/images/000.png
 "$vlens" topk --model "$model" --lens cpu-muon --image "$image" --prompt "$prompt" >cpu.txt 2>"$work/stderr"
 expect 0 'purple' "$vlens" topk --device "$device" --model "$model" --lens cpu-muon --image "$image" --prompt "$prompt"
-cut -c1-40 cpu.txt >a.txt
-cut -c1-40 "$work/stdout" >b.txt
+# the first token of each state: the weights are bf16, and devices round differently on the way
+awk '{print $1, $2}' cpu.txt >a.txt
+awk '{print $1, $2}' "$work/stdout" >b.txt
 cmp -s a.txt b.txt || fail "topk differs between the devices"
 
 # killed at any time and resumed: the same bits
