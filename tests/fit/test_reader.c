@@ -79,8 +79,34 @@ static void test_without_a_thread(void **state)
     test_with(false, 0);
 }
 
+/* What is still being read when it is wanted is waited for, and not read twice. */
+static void test_waits(void **state)
+{
+    (void)state;
+    enum { TIMES = 100 };
+    char *folder = folder_new();
+    vl_cache *cache = small_cache(folder);
+    vl_reader *reader;
+    vl_error err = VL_ERROR_INIT;
+    const vl_run pieces[] = {{100, 20}, {7, 3}, {300, 40}};
+    int64_t ahead, all;
+    ok(vl_reader_new(&reader, cache, 64, true, &err), &err);
+    for (int i = 0; i < TIMES; i++) {
+        vl_reading_order order = {pieces, 3, i % STATES};
+        vl_reader_ask(reader, &order);
+        expect_rows(reader, cache, &order);
+    }
+    vl_reader_count(reader, &ahead, &all);
+    assert_int_equal(ahead, TIMES);
+    assert_int_equal(all, TIMES);
+    vl_reader_free(reader);
+    vl_cache_close(cache);
+    folder_remove(folder);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_ahead), cmocka_unit_test(test_without_a_thread)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_ahead), cmocka_unit_test(test_without_a_thread),
+                                       cmocka_unit_test(test_waits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
