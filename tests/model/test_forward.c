@@ -291,7 +291,7 @@ int main(void)
                 {"batch_equals_one_at_a_time", batch_equals_one_at_a_time},
                 {"generation_stops_at_an_end_token", generation_stops_at_an_end_token}};
     enum { N_EACH = sizeof EACH / sizeof *EACH };
-    static struct CMUnitTest tests[N_EACH * N_FIXTURES + 2];
+    static struct CMUnitTest tests[N_EACH * N_FIXTURES + 3];
     int n = 0;
     for (size_t i = 0; i < N_EACH; i++)
         for (size_t j = 0; j < N_FIXTURES; j++)
