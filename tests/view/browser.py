@@ -1,6 +1,7 @@
 """Headless Chromium over --remote-debugging-pipe: JSON messages, each ended by a NUL, on file descriptors 3 and 4.
 Standard library only. Everything that the page logs, throws or requests is kept, so that a test can want none."""
 import base64
+import decimal
 import json
 import os
 import select
@@ -8,6 +9,15 @@ import shutil
 import subprocess
 import tempfile
 import time
+
+
+def four_digits(x):
+    """x > 0 as a page writes it, with an exponent below 0.001. Ties go up, as in JavaScript's
+    toPrecision (ECMA-262, Number.prototype.toPrecision)."""
+    rounded = decimal.Context(prec=4, rounding=decimal.ROUND_HALF_UP).create_decimal(x)
+    mantissa, exponent = f"{rounded:.3e}".split("e")
+    exponent = int(exponent)
+    return f"{mantissa}e{exponent:+d}" if x < 1e-3 else f"{rounded:.{max(3 - exponent, 0)}f}"
 
 
 class Browser:

@@ -12,7 +12,7 @@ import sys
 import time
 import xml.dom.minidom
 
-from browser import Browser
+from browser import Browser, four_digits
 
 PROMPT = "What shape is red? Answer with one word."
 CONFIG = """
@@ -63,9 +63,7 @@ def digits(x, lowest):
     """A number as the page writes it."""
     if x < 10.0 ** lowest:
         return f"<1e-{-lowest}"
-    mantissa, exponent = f"{x:.3e}".split("e")
-    exponent = int(exponent)
-    return f"{mantissa}e{exponent:+d}" if exponent < -3 else f"{float(f'{x:.3e}'):.{3 - exponent}f}"
+    return four_digits(x)
 
 
 def shown(text):

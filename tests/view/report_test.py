@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from browser import Browser
+from browser import Browser, four_digits
 
 CONFIG = """
 model: {source}/data/demo/model
@@ -35,10 +35,7 @@ def text(x):
         return "–"
     if x == 0:
         return "0"
-    mantissa, exponent = f"{abs(x):.3e}".split("e")
-    exponent = int(exponent)
-    digits = f"{mantissa}e{exponent:+d}" if abs(x) < 1e-3 else f"{float(f'{abs(x):.3e}'):.{max(3 - exponent, 0)}f}"
-    return ("−" if x < 0 else "") + digits
+    return ("−" if x < 0 else "") + four_digits(abs(x))
 
 
 def interval(mean, low, high):
