@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 
 KINDS = ("ENOSPC", "EIO", "EDQUOT", "short", "read")
 VLENS, SOURCE = sys.argv[2:4]
@@ -59,6 +60,8 @@ def digest(folder):
     for name in sorted(os.listdir(f"{folder}/lens/cache")):
         if name.startswith("shard-"):
             found[name] = hashlib.sha256(open(f"{folder}/lens/cache/{name}", "rb").read()).hexdigest()
+    with zipfile.ZipFile(f"{folder}/lens.npz") as exported:
+        found["npz"] = {name: exported.read(name) for name in exported.namelist()}
     found["lens"] = hashlib.sha256(repr(tensors(f"{folder}/lens/lens.safetensors")).encode()).hexdigest()
     return found
 
@@ -83,6 +86,13 @@ class Tally:
         else:
             self.wrong.append(f"{what}: exit code {result.returncode}: {result.stderr[-300:]}")
 
+    def same(self, folder, expected, what):
+        if digest(folder) == expected:
+            return True
+        self.wrong.append(f"{what}: other bits than an unbroken run")
+        self.lost += 1
+        return False
+
     def compare(self, folder, expected, what):
         for command in commands(folder):
             result = run(command)
@@ -90,10 +100,7 @@ class Tally:
                 self.wrong.append(f"{what}, and then {command[1]}: {result.stderr[-300:]}")
                 self.lost += 1
                 return
-        if digest(folder) != expected:
-            self.wrong.append(f"{what}: other bits than an unbroken run")
-            self.lost += 1
-        elif leftovers(folder):
+        if self.same(folder, expected, what) and leftovers(folder):
             self.wrong.append(f"{what}: left behind: {leftovers(folder)}")
 
     def end(self, name):
@@ -151,33 +158,42 @@ def second_run(tally, folder, child):
         tally.wrong.append(f"a second run was let in, or not told by whom it is kept out: {result.stderr}")
 
 
+def kill_until_done(tally, folder, command, length, kills):
+    """Kills the command at random instants and gives it again until one is fast enough; returns the kills so far."""
+    while True:
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if kills == 0 and command[1] == "train":
+            second_run(tally, folder, child)
+        try:
+            child.wait(random.uniform(0, 1.1 * length))
+            if child.returncode != 0:
+                tally.wrong.append(f"after {kills} kills: {child.stderr.read()[-300:]}")
+            child.stderr.close()
+            return kills
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            child.stderr.close()
+            kills += 1
+
+
 def kill_walk(folder, count):
+    """Train, which caches first, and export; the results of each round are compared with those of an unbroken run."""
     random.seed(7)
     expected, tally = prepare(folder, 60), Tally()
-    start = time.monotonic()
+    chain, lengths = commands(folder)[1:], []
     restore(folder, 0)
-    run(commands(folder)[1])
-    length = time.monotonic() - start
-    kills = second = 0
+    for command in chain:
+        start = time.monotonic()
+        run(command)
+        lengths.append(time.monotonic() - start)
+    kills = 0
     while kills < count:
         restore(folder, 0)
-        ended = False
-        while not ended and kills < count:  # killed again and again until one is fast enough
-            child = subprocess.Popen(commands(folder)[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            if second == 0 and kills == 0:
-                second_run(tally, folder, child)
-                second = 1
-            try:
-                child.wait(random.uniform(0, 1.1 * length))
-                ended = True
-                if child.returncode != 0:
-                    tally.wrong.append(f"after {kills} kills: {child.stderr.read()[-300:]}")
-            except subprocess.TimeoutExpired:
-                child.send_signal(signal.SIGKILL)
-                child.wait()
-                kills += 1
-            child.stderr.close()
-        tally.compare(folder, expected, f"after {kills} kills")
+        for command, length in zip(chain, lengths):
+            kills = kill_until_done(tally, folder, command, length, kills)
+        if tally.same(folder, expected, f"after {kills} kills"):
+            tally.compare(folder, expected, f"after {kills} kills")
     tally.faults = tally.survived = kills
     tally.end("kill walk")
 
