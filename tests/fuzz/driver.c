@@ -19,7 +19,12 @@ enum { MAX_INPUT = 1 << 20, CUTS = 64, FLIPS = 256 };
 static bool isolated;
 static int in_hdf5;
 
-/* A trace like a sanitizer's, where none is built in: from the frame that was interrupted on. */
+#ifdef __SANITIZE_ADDRESS__ /* has a trace of its own */
+static void trace_crashes(void)
+{
+}
+#else
+/* A trace from the frame that was interrupted on. */
 static void print_trace(int signal_number)
 {
     enum { OWN = 2 }; /* this function and the signal's */
@@ -31,12 +36,11 @@ static void print_trace(int signal_number)
 
 static void trace_crashes(void)
 {
-#ifndef __SANITIZE_ADDRESS__
     signal(SIGSEGV, print_trace);
     signal(SIGBUS, print_trace);
     signal(SIGABRT, print_trace);
-#endif
 }
+#endif
 
 /* Whether the innermost frame of the trace in `log`, the C library's and the sanitizer's apart, is one of libhdf5;
  * shows the trace where it is not. */
