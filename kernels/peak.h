@@ -19,4 +19,12 @@ vl_status vl_peak_new(vl_peak **out, vl_device *device, const vl_peak_args *args
 vl_status vl_peak_run(vl_peak *peak, vl_error *err);
 void vl_peak_free(vl_peak *peak);
 
+/* Numbers of operands, uniform in [-scale, scale), from any state. Cheap, as operands are large; and not
+ * zeros, which would be multiplied at less power, and so faster. */
+static inline float vl_peak_uniform(uint32_t *state, float scale)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return scale * ((float)(*state >> 8) * 0x1p-23f - 1);
+}
+
 #endif

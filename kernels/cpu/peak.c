@@ -1,5 +1,6 @@
 /* oneDNN's matrix product with operands in its favourite layouts, for benchmarks to compare with. */
 #include "kernels/cpu/cpu.h"
+#include "kernels/peak.h"
 #include "trainer/base/mem.h"
 
 typedef struct cpu_peak {
@@ -22,7 +23,6 @@ void cpu_peak_free(void *data)
     vl_free(p);
 }
 
-/* Uniform in [-0.1, 0.1): zeros would be multiplied at less power, and so faster. */
 static dnnl_status_t fill(dnnl_memory_t memory, vl_dtype dtype)
 {
     const dnnl_memory_desc_t *description;
@@ -33,8 +33,7 @@ static dnnl_status_t fill(dnnl_memory_t memory, vl_dtype dtype)
         status = dnnl_memory_get_data_handle(memory, &data);
     size_t n = status == dnnl_success ? dnnl_memory_desc_get_size(description) / vl_dtype_size(dtype) : 0;
     for (size_t i = 0; i < n; i++) {
-        state = state * 1664525u + 1013904223u;
-        float value = 0.1f * ((float)(state >> 8) * 0x1p-23f - 1);
+        float value = vl_peak_uniform(&state, 0.1f);
         if (dtype == VL_BF16)
             ((uint16_t *)data)[i] = vl_f32_to_bf16(value);
         else

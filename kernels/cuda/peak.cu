@@ -18,7 +18,7 @@ void vl_cuda_peak_free(void *data)
     vl_free(p);
 }
 
-/* Rows of numbers in [-0.1, 0.1): zeros would be multiplied at less power, and so faster. */
+/* Rows of numbers, rounded to `dtype`. */
 static vl_status operand(cuda_peak *p, void **out, vl_dtype dtype, int64_t rows, int64_t columns, vl_error *err)
 {
     size_t n = (size_t)(rows * columns);
@@ -26,10 +26,8 @@ static vl_status operand(cuda_peak *p, void **out, vl_dtype dtype, int64_t rows,
     float *values = (float *)vl_calloc(n, sizeof *values);
     if (!values)
         return vl_fail_nomem(err, "operands of a product");
-    for (size_t i = 0; i < n; i++) {
-        state = state * 1664525u + 1013904223u;
-        values[i] = 0.1f * ((float)(state >> 8) * 0x1p-23f - 1);
-    }
+    for (size_t i = 0; i < n; i++)
+        values[i] = vl_peak_uniform(&state, 0.1f);
     void *wide = NULL;
     vl_status status = vl_cuda_alloc(p->cuda, out, n * vl_dtype_size(dtype), err);
     if (status == VL_OK)

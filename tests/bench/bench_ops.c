@@ -13,6 +13,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/panel.h"
+#include "kernels/peak.h"
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/rng.h"
@@ -75,14 +76,12 @@ static vl_tensor new_tensor(vl_dtype dtype, int64_t rows, int64_t columns)
     return t;
 }
 
-/* Uniform in [-scale, scale): cheap, as the arrays are large. */
 static void fill(vl_tensor t, float scale)
 {
     uint32_t state = 12345;
     for (int64_t i = 0; i < t.shape[0]; i++)
         for (int64_t j = 0; j < t.shape[1]; j++) {
-            state = state * 1664525u + 1013904223u;
-            float value = scale * ((float)(state >> 8) * 0x1p-23f - 1);
+            float value = vl_peak_uniform(&state, scale);
             if (t.dtype == VL_BF16)
                 ((uint16_t *)t.data)[i * t.row_stride + j] = vl_f32_to_bf16(value);
             else
@@ -242,10 +241,10 @@ static void bench_products(void)
             for (int fast = 0; fast < 2; fast++) {
                 double start = now();
                 for (int call = 0; call < calls; call++)
-                    require(vl_op_gemm(device,
-                                       &(vl_gemm_args){.out = out, .a = x, .b = y, .transpose_b = true, .alpha = 1,
-                                                       .fast = fast},
-                                       &error));
+                    require(vl_op_gemm(
+                        device,
+                        &(vl_gemm_args){.out = out, .a = x, .b = y, .transpose_b = true, .alpha = 1, .fast = fast},
+                        &error));
                 if (round >= 0)
                     t[fast].seconds[t[fast].n++] = now() - start;
             }
@@ -263,10 +262,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } all[] = {{"kernel", bench_kernel},
-               {"attention", bench_attention},
-               {"rows", bench_rows},
-               {"products", bench_products}};
+    } all[] = {
+        {"kernel", bench_kernel}, {"attention", bench_attention}, {"rows", bench_rows}, {"products", bench_products}};
     cpu_time = argc > 1 && strcmp(argv[1], "cpu-time") == 0;
     require(vl_device_open(&device, "cpu", THREADS, &error));
     printf("%s\n", vl_device_description(device));

@@ -3,9 +3,9 @@
 can know nothing about its rows, does not move as the model does. fidelity_test.py VLENS SOURCE OUTPUT"""
 import json
 import pathlib
-import shutil
-import subprocess
 import sys
+
+from program import prepare
 
 CONFIG = """
 model: {source}/data/demo/model
@@ -62,15 +62,8 @@ def check_cell(cell, basis):
 
 
 def main():
-    vlens, source, folder = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]) / "fidelity"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "run.yaml").write_text(CONFIG.format(source=source))
-
-    def run(*arguments, code=0):
-        done = subprocess.run([vlens, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert done.returncode == code, (arguments, done.returncode, done.stderr.decode())
-        return done.stdout.decode() if code == 0 else done.stderr.decode()
+    source = pathlib.Path(sys.argv[2])
+    folder, run = prepare(sys.argv[1], source, pathlib.Path(sys.argv[3]) / "fidelity", CONFIG)
     run("train", "run.yaml", "--quiet")
     run("train", "run.yaml", "--quiet", "--set", "lens.targets=shuffled", "--set", "output=fidelity-shuffled")
     message = run("train", "run.yaml", "--quiet", "--set", "lens.targets=shuffled", code=1)

@@ -113,9 +113,7 @@ int bench_forward(const cli_command *self, int argc, char **argv)
     vl_bench_result result;
     watch memory = {.peak = -1};
     watch_start(&memory);
-    vl_status status = cli_config(&config, NULL, &common, &err);
-    if (status == VL_OK)
-        status = cli_open_device(&device, config, &err);
+    vl_status status = cli_open(&config, &device, NULL, &common, &err);
     if (status == VL_OK) {
         vl_model_options model_options = {model_path, cli_hub_paths(), device, config->precision};
         status = vl_model_open(&model, &model_options, &err);

@@ -51,9 +51,7 @@ static int run(const cli_command *self, measure_fn measure, int argc, char **arg
     vl_config *config = NULL;
     vl_device *device = NULL;
     vl_bench_result results[CLI_LIST_MAX];
-    vl_status status = cli_config(&config, NULL, &common, &err);
-    if (status == VL_OK)
-        status = cli_open_device(&device, config, &err);
+    vl_status status = cli_open(&config, &device, NULL, &common, &err);
     for (int i = 0; status == VL_OK && i < n; i++) {
         bench.precision = config->precision;
         parse_size(&bench, sizes.items[i]);

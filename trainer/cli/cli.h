@@ -122,6 +122,8 @@ int cli_fail(vl_status status, const vl_error *err);
 /* Reads a configuration (NULL: defaults) and applies --set, --device and --threads. */
 vl_status cli_config(vl_config **out, const char *path, const cli_common *common, vl_error *err);
 vl_status cli_open_device(vl_device **out, const vl_config *config, vl_error *err);
+/* Both, for commands that change nothing in between. The caller frees the two also after a failure. */
+vl_status cli_open(vl_config **config, vl_device **device, const char *path, const cli_common *common, vl_error *err);
 /* One line at the head of a run: what computes, and why it is no GPU where `auto` found none. */
 void cli_announce_device(const vl_device *device, const vl_observer *observer);
 vl_status cli_open_model(vl_model **out, const vl_config *config, vl_device *device, vl_error *err);

@@ -16,9 +16,7 @@ int cmd_doctor(const cli_command *self, int argc, char **argv)
     vl_error err = VL_ERROR_INIT;
     vl_config *config = NULL;
     vl_device *device = NULL;
-    vl_status status = cli_config(&config, NULL, &common, &err);
-    if (status == VL_OK)
-        status = cli_open_device(&device, config, &err);
+    vl_status status = cli_open(&config, &device, NULL, &common, &err);
     if (status == VL_OK) {
         printf("vlens      %s\n", vl_version());
         printf("device     %s: %s\n", vl_device_name(device), vl_device_description(device));

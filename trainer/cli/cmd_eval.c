@@ -42,9 +42,7 @@ int cmd_eval(const cli_command *self, int argc, char **argv)
     vl_device *device = NULL;
     eval_run done = {NULL, NULL, NULL};
     char *text = NULL;
-    vl_status status = cli_config(&config, path, &common, &err);
-    if (status == VL_OK)
-        status = cli_open_device(&device, config, &err);
+    vl_status status = cli_open(&config, &device, path, &common, &err);
     if (status == VL_OK)
         cli_announce_device(device, cli_observer(&common));
     const char *lens_path = lens || !config ? lens : config->output;

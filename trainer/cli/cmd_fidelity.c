@@ -25,9 +25,7 @@ static void close_all(opened *o)
 
 static vl_status prepare(opened *o, const char *path, const char *lens, const cli_common *common, vl_error *err)
 {
-    vl_status status = cli_config(&o->config, path, common, err);
-    if (status == VL_OK)
-        status = cli_open_device(&o->device, o->config, err);
+    vl_status status = cli_open(&o->config, &o->device, path, common, err);
     if (status == VL_OK)
         status = cli_open_own_cache(&o->cache, o->config, err);
     if (status == VL_OK)

@@ -7,9 +7,7 @@ vl_status cli_head_open(cli_head *out, const char *model, const char *cache, vl_
     /* exact: what is judged by this head must not be blamed for its rounding */
     const cli_common common = {.set = {{"precision=exact"}, 1}, .threads = -1};
     *out = (cli_head){0};
-    vl_status status = cli_config(&out->config, NULL, &common, err);
-    if (status == VL_OK)
-        status = cli_open_device(&out->device, out->config, err);
+    vl_status status = cli_open(&out->config, &out->device, NULL, &common, err);
     if (status != VL_OK)
         return status;
     vl_precision precision = out->config->precision;

@@ -24,9 +24,7 @@ static vl_status prepare(opened *o, const char *path, const char *lens, const cl
     vl_fit_result fitted = {0};
     vl_fit_options fit = {.fresh = false};
     const vl_observer *observer = cli_observer(common);
-    vl_status status = cli_config(&o->config, path, common, err);
-    if (status == VL_OK)
-        status = cli_open_device(&o->device, o->config, err);
+    vl_status status = cli_open(&o->config, &o->device, path, common, err);
     if (status == VL_OK)
         status = cli_ensure_cache(&o->cache, o->config, o->device, observer, err);
     if (status == VL_OK && !lens)

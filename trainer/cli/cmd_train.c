@@ -94,11 +94,9 @@ int cmd_train(const cli_command *self, int argc, char **argv)
     vl_device *device = NULL;
     vl_cache *cache = NULL;
     vl_fit_result result = {0};
-    vl_status status = cli_config(&config, path, &common, &err);
+    vl_status status = cli_open(&config, &device, path, &common, &err);
     if (status == VL_OK && allow_outside)
         config->data.allow_outside = true;
-    if (status == VL_OK)
-        status = cli_open_device(&device, config, &err);
     if (status == VL_OK)
         cli_announce_device(device, cli_observer(&common));
     if (status == VL_OK)

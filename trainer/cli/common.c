@@ -58,6 +58,13 @@ vl_status cli_open_device(vl_device **out, const vl_config *config, vl_error *er
     return status;
 }
 
+vl_status cli_open(vl_config **config, vl_device **device, const char *path, const cli_common *common, vl_error *err)
+{
+    *device = NULL;
+    vl_status status = cli_config(config, path, common, err);
+    return status == VL_OK ? cli_open_device(device, *config, err) : status;
+}
+
 void cli_announce_device(const vl_device *device, const vl_observer *observer)
 {
     char line[1024];

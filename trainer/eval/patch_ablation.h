@@ -32,6 +32,10 @@ vl_status vl_patch_ablation_run(vl_patch_ablation **out, const vl_fidelity_input
                                 vl_error *err);
 void vl_patch_ablation_free(vl_patch_ablation *ablation);
 
+/* Fills `probability` and `effect` from the samples: means, with intervals over samples by eval.bootstrap and
+ * eval.seed. Errors: VL_ENOMEM. */
+vl_status vl_patch_summarise(vl_patch_ablation *ablation, const vl_config *config, vl_error *err);
+
 /* Sets of a grid, in reading order: the object's patches, the ring of patches around them, both together, and for each
  * as many that belong to neither, drawn at random (fewer where the grid has no more). Fills n and patch of `out`. */
 vl_status vl_patch_sets(vl_patch_sample *out, int16_t (*object)[2], int n_object, const int grid[2], vl_rng *rng,

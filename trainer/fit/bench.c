@@ -160,12 +160,6 @@ static void fill_result(vl_bench_result *out, const bench *b, measurement *all, 
 
 /* ---- memory ------------------------------------------------------------------------------------------------ */
 
-static float next_uniform(uint32_t *state, float scale)
-{
-    *state = *state * 1664525u + 1013904223u;
-    return scale * ((float)(*state >> 8) * 0x1p-23f - 1);
-}
-
 static vl_status random_tensor(vl_tensor *out, vl_device *device, int64_t rows, int64_t columns, float scale,
                                vl_error *err)
 {
@@ -175,7 +169,7 @@ static vl_status random_tensor(vl_tensor *out, vl_device *device, int64_t rows, 
     if (!host)
         return vl_fail_nomem(err, "benchmark");
     for (int64_t i = 0; i < rows * columns; i++)
-        host[i] = next_uniform(&state, scale);
+        host[i] = vl_peak_uniform(&state, scale);
     vl_status status = vl_device_write(device, out, host, err);
     vl_free(host);
     return status;
@@ -189,7 +183,7 @@ static vl_status make_weight(bench *b, vl_error *err)
     if (!b->weight || !b->norm)
         return vl_fail_nomem(err, "benchmark");
     for (int64_t i = 0; i < b->v * b->d; i++)
-        b->weight[i] = vl_f32_to_bf16(next_uniform(&state, 0.1f));
+        b->weight[i] = vl_f32_to_bf16(vl_peak_uniform(&state, 0.1f));
     for (int64_t i = 0; i < b->d; i++)
         b->norm[i] = 1;
     vl_head_source source = {.d_model = b->d,
