@@ -10,13 +10,13 @@
 #include "trainer/base/status.h"
 
 /* One violated condition, named as it stands in the source. */
-#define REQUIRE(op, condition)                                                                       \
-    do {                                                                                             \
-        if (!(condition))                                                                            \
-            return vl_fail(err, VL_EINTERNAL, "op %s: violated contract: %s", op, #condition);       \
+#define REQUIRE(op, condition)                                                                                         \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            return vl_fail(err, VL_EINTERNAL, "op %s: violated contract: %s", op, #condition);                         \
     } while (0)
-#define DISPATCH(op, ...)                                                                            \
-    (device->backend->op ? device->backend->op(device->context, __VA_ARGS__)                         \
+#define DISPATCH(op, ...)                                                                                              \
+    (device->backend->op ? device->backend->op(device->context, __VA_ARGS__)                                           \
                          : vl_fail(err, VL_EUNSUPPORTED, "the %s device has no op %s", device->name, #op))
 
 static bool is_matrix(vl_tensor t, int64_t rows, int64_t columns)
@@ -146,8 +146,8 @@ vl_status vl_op_attention(vl_device *device, const vl_attention_args *a, vl_erro
     REQUIRE("attention", tk > 0 || tq == 0);
     REQUIRE("attention", !a->causal || (a->causal_offset >= 0 && tk >= tq + a->causal_offset));
     REQUIRE("attention", !a->q_mask.data == !a->k_mask.data);
-    REQUIRE("attention", !a->q_mask.data ||
-                             (is_vector_of(a->q_mask, VL_I64, tq) && is_vector_of(a->k_mask, VL_I64, tk)));
+    REQUIRE("attention",
+            !a->q_mask.data || (is_vector_of(a->q_mask, VL_I64, tq) && is_vector_of(a->k_mask, VL_I64, tk)));
     REQUIRE("attention", !a->probabilities.data || is_matrix(a->probabilities, tq, a->n_heads * tk));
     REQUIRE("attention", !overlap(a->out, a->probabilities));
     REQUIRE("attention", !overlap(a->out, a->q) && !overlap(a->out, a->k) && !overlap(a->out, a->v));

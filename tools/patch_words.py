@@ -22,7 +22,7 @@ RESAMPLES = 1000
 
 
 def is_heldout(image, seed, share):
-    """The rule of trainer/cache/split.h for a sample with one picture."""
+    """The rule of trainer/data/split.h for a sample with one picture."""
     key = hashlib.sha256(image.read_bytes()).hexdigest()
     number = int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big")
     return number / 2**64 < share

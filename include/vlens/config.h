@@ -1,6 +1,6 @@
 /* vlens/config.h - the one configuration that every command reads.
  *
- * A YAML file, validated against the option table of trainer/base/options.c: every key has a type, a unit and a
+ * A YAML file, validated against the option table of trainer/config/options.c: every key has a type, a unit and a
  * default; an unknown key is an error that names line, column and the nearest known key. Strings are owned by the
  * configuration; paths in a file are taken relative to the current folder. */
 #ifndef VLENS_CONFIG_H
@@ -126,8 +126,8 @@ typedef struct vl_config {
         int64_t max_rows;   /* rows measured, of all samples */
         int64_t max_tokens; /* length of a window of text */
         vl_ablation ablation;
-        char *control;      /* a second lens, e.g. one fitted on shuffled targets; NULL */
-        int64_t transfer_rows; /* held-out rows of the transfer matrix; 0: none */
+        char *control;          /* a second lens, e.g. one fitted on shuffled targets; NULL */
+        int64_t transfer_rows;  /* held-out rows of the transfer matrix; 0: none */
         char *objects;          /* JSONL of which patches an object covers (docs/FORMATS.md); NULL: no token ablation */
         int64_t object_samples; /* pictures of the token ablation */
     } fidelity;

@@ -34,15 +34,15 @@ typedef struct vl_model_info {
     bool patches_in_stream; /* LLaVA: image patches are rows of the residual stream; Mllama: they are not */
     int image_size;         /* pixels of a side that the vision tower reads (of one tile); 0 without one */
     int patch_rows, patch_columns;
-    int32_t image_token;    /* -1 without images */
+    int32_t image_token;      /* -1 without images */
     const char *weight_dtype; /* "bfloat16", ... of most weights */
     int64_t n_parameters;
 } vl_model_info;
 
 typedef struct vl_model_options {
-    const char *path;    /* directory or hub id */
-    vl_hub_paths hub;    /* where the local Hugging Face cache is */
-    vl_device *device;   /* borrowed: must outlive the model */
+    const char *path;  /* directory or hub id */
+    vl_hub_paths hub;  /* where the local Hugging Face cache is */
+    vl_device *device; /* borrowed: must outlive the model */
     vl_precision precision;
 } vl_model_options;
 
@@ -59,33 +59,33 @@ VL_API const vl_tokenizer *vl_model_tokenizer(const vl_model *model);
 #define VL_PROMPT_MAX_PIXELS 16000000
 
 typedef struct vl_prompt {
-    const char *text;              /* UTF-8 */
+    const char *text; /* UTF-8 */
     const char *const *image_paths;
     int n_images;
-    bool raw;         /* template none: the text is taken as it is (it must hold the image tokens itself) */
-    bool ignore_exif; /* do not turn pictures by their EXIF orientation */
+    bool raw;           /* template none: the text is taken as it is (it must hold the image tokens itself) */
+    bool ignore_exif;   /* do not turn pictures by their EXIF orientation */
     int64_t max_pixels; /* refuse larger pictures, before they are decoded; 0: VL_PROMPT_MAX_PIXELS */
     int64_t max_tokens; /* refuse longer sequences; 0: the model's own limit */
 } vl_prompt;
 
 /* A prompt turned into rows of the residual stream. Arrays have n_tokens entries. Owned by vl_sequence_free. */
 typedef struct vl_sequence {
-    int64_t n_tokens;      /* T */
-    int64_t n_prompt;      /* rows that came from the prompt; the rest was generated */
-    int32_t *ids;          /* [T] token ids; image rows hold the image token */
-    uint8_t *token_class;  /* [T] vl_token_class: the last prompt row is VL_LAST */
-    int32_t *image;        /* [T] which image of this sequence, -1 for text */
-    int16_t (*patch)[3];   /* [T] tile, row, column; -1 for text */
-    uint64_t *visible;     /* [T] or NULL; Mllama: bit (image * tiles + tile) is set where the token sees that tile */
+    int64_t n_tokens;     /* T */
+    int64_t n_prompt;     /* rows that came from the prompt; the rest was generated */
+    int32_t *ids;         /* [T] token ids; image rows hold the image token */
+    uint8_t *token_class; /* [T] vl_token_class: the last prompt row is VL_LAST */
+    int32_t *image;       /* [T] which image of this sequence, -1 for text */
+    int16_t (*patch)[3];  /* [T] tile, row, column; -1 for text */
+    uint64_t *visible;    /* [T] or NULL; Mllama: bit (image * tiles + tile) is set where the token sees that tile */
     int n_images;
     struct vl_sequence_image {
         char *path;
-        char sha256[65];   /* of the file */
-        int width, height; /* after EXIF orientation */
-        float *pixels;     /* [tiles * 3 * size * size], normalised */
-        int n_tiles;       /* used tiles; 1 for CLIP */
+        char sha256[65];     /* of the file */
+        int width, height;   /* after EXIF orientation */
+        float *pixels;       /* [tiles * 3 * size * size], normalised */
+        int n_tiles;         /* used tiles; 1 for CLIP */
         int aspect_ratio_id; /* Mllama */
-    } *images;
+    } * images;
 } vl_sequence;
 
 /* Tokenises, wraps in the family's chat template unless raw, expands image tokens, reads and prepares pictures. */

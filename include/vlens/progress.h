@@ -11,7 +11,7 @@ typedef struct vl_progress {
     const char *unit;  /* what done and total count: "samples", "tokens", "steps" */
     int64_t done;
     int64_t total;
-    double kl;         /* current KL in nats, NaN where the stage has none */
+    double kl; /* current KL in nats, NaN where the stage has none */
 } vl_progress;
 
 /* Called from the calling thread, at least once a second while work goes on, and once with done == total.

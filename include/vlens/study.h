@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 typedef struct vl_study_inputs { /* all borrowed */
-    const vl_config *config; /* study.*: what is asked, and where it goes */
+    const vl_config *config;     /* study.*: what is asked, and where it goes */
     vl_model *model;
     vl_cache *cache;
     vl_lens *lens;

@@ -13,7 +13,7 @@ extern "C" {
 typedef struct vl_reading vl_reading;
 
 typedef struct vl_reading_options {
-    vl_lens *lens;            /* NULL: the logit lens alone */
+    vl_lens *lens; /* NULL: the logit lens alone */
     bool allow_other_model;
     int64_t k;                /* tokens per cell, at least 1 */
     const int64_t *positions; /* rows of the sequence; negative ones count from its end; NULL: all */
@@ -40,7 +40,7 @@ VL_API void vl_reading_free(vl_reading *reading);
 VL_API vl_status vl_reading_append(vl_reading *reading, vl_reading *other, vl_error *err);
 
 typedef struct vl_reading_info {
-    int64_t n_states;    /* L + 1; the last is the model's own distribution */
+    int64_t n_states; /* L + 1; the last is the model's own distribution */
     int64_t n_positions, k;
     bool has_lens;
     const char *model_id, *prompt; /* "" where unknown */
@@ -51,13 +51,13 @@ typedef struct vl_reading_info {
 VL_API vl_reading_info vl_reading_get_info(const vl_reading *reading);
 
 typedef struct vl_reading_position {
-    int64_t position;  /* row of the sequence */
+    int64_t position; /* row of the sequence */
     int32_t id;
     const char *piece; /* its token, as text */
     vl_token_class token_class;
-    int32_t image;     /* -1 for text */
+    int32_t image; /* -1 for text */
     int16_t patch[3];
-    int part;          /* 0, or 1 for the first reading that was appended, ... */
+    int part; /* 0, or 1 for the first reading that was appended, ... */
 } vl_reading_position;
 VL_API vl_reading_position vl_reading_get_position(const vl_reading *reading, int64_t index);
 
@@ -107,8 +107,8 @@ typedef struct vl_eval_page_options { /* what was run; all borrowed */
 VL_API vl_status vl_eval_page(char **out, const vl_eval_result *result, const vl_eval_page_options *options,
                               vl_error *err);
 /* The same into a file, which appears whole or not at all. */
-VL_API vl_status vl_eval_write_page(const char *path, const vl_eval_result *result,
-                                    const vl_eval_page_options *options, vl_error *err);
+VL_API vl_status vl_eval_write_page(const char *path, const vl_eval_result *result, const vl_eval_page_options *options,
+                                    vl_error *err);
 
 #ifdef __cplusplus
 }

@@ -13,7 +13,6 @@
 #ifndef VLENS_VLENS_H
 #define VLENS_VLENS_H
 
-#include <vlens/bench.h>
 #include <vlens/cache.h>
 #include <vlens/config.h>
 #include <vlens/device.h>

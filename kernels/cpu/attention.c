@@ -44,8 +44,8 @@ static dnnl_status_t attend_block(const vl_attention_args *a, float *scores, int
     int kv_head = head / (a->n_heads / a->n_kv_heads);
     const float *q = row_of(a->q, first) + head * width;
     const float *k = (const float *)a->k.data + kv_head * width, *v = (const float *)a->v.data + kv_head * width;
-    dnnl_status_t status = dnnl_sgemm('N', 'T', rows, keys, width, a->scale, q, a->q.row_stride, k, a->k.row_stride,
-                                      0.0f, scores, keys);
+    dnnl_status_t status =
+        dnnl_sgemm('N', 'T', rows, keys, width, a->scale, q, a->q.row_stride, k, a->k.row_stride, 0.0f, scores, keys);
     if (status != dnnl_success)
         return status;
     for (int64_t i = 0; i < rows; i++) {

@@ -10,7 +10,7 @@
 
 static inline __attribute__((always_inline)) float vl_expf(float x)
 {
-    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits */
+    const float magic = 12582912.0f;       /* 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits */
     float clamped = x > 89.0f ? 89.0f : x; /* rounds to 2^128, which is infinity */
     float shifted = clamped * 1.44269504088896341f + magic;
     float n = shifted - magic;

@@ -6,9 +6,9 @@
 vl_status vl_cpu_sgemm(const vl_gemm_args *a, vl_error *err)
 {
     int64_t m = a->out.shape[0], n = a->out.shape[1], k = a->a.shape[a->transpose_a ? 0 : 1];
-    dnnl_status_t status = dnnl_sgemm(a->transpose_a ? 'T' : 'N', a->transpose_b ? 'T' : 'N', m, n, k, a->alpha,
-                                      a->a.data, a->a.row_stride, a->b.data, a->b.row_stride, a->beta, a->out.data,
-                                      a->out.row_stride);
+    dnnl_status_t status =
+        dnnl_sgemm(a->transpose_a ? 'T' : 'N', a->transpose_b ? 'T' : 'N', m, n, k, a->alpha, a->a.data,
+                   a->a.row_stride, a->b.data, a->b.row_stride, a->beta, a->out.data, a->out.row_stride);
     return status == dnnl_success ? VL_OK : vl_fail(err, VL_EDEVICE, "oneDNN sgemm failed (%d)", status);
 }
 
@@ -40,11 +40,11 @@ static dnnl_status_t describe(dnnl_memory_desc_t *out, int64_t rows, int64_t col
     return dnnl_memory_desc_init_by_strides(out, 2, dims, type, strides);
 }
 
-#define DNNL_TRY(call)                 \
-    do {                               \
-        status = (call);               \
-        if (status != dnnl_success)    \
-            goto done;                 \
+#define DNNL_TRY(call)                                                                                                 \
+    do {                                                                                                               \
+        status = (call);                                                                                               \
+        if (status != dnnl_success)                                                                                    \
+            goto done;                                                                                                 \
     } while (0)
 
 vl_status vl_cpu_bf16_gemm(vl_cpu *cpu, const vl_cpu_bf16_args *a, vl_error *err)
@@ -82,10 +82,9 @@ vl_status vl_cpu_bf16_gemm(vl_cpu *cpu, const vl_cpu_bf16_args *a, vl_error *err
     DNNL_TRY(dnnl_stream_wait(cpu->stream));
 done:
     matmul_clear(&p);
-    return status == dnnl_success
-               ? VL_OK
-               : vl_fail(err, status == dnnl_out_of_memory ? VL_ENOMEM : VL_EDEVICE, "oneDNN bf16 matmul failed (%d)",
-                         status);
+    return status == dnnl_success ? VL_OK
+                                  : vl_fail(err, status == dnnl_out_of_memory ? VL_ENOMEM : VL_EDEVICE,
+                                            "oneDNN bf16 matmul failed (%d)", status);
 }
 
 vl_status cpu_gemm(void *context, const vl_gemm_args *a, vl_error *err)
@@ -101,10 +100,19 @@ vl_status cpu_gemm(void *context, const vl_gemm_args *a, vl_error *err)
     vl_cpu_to_bf16(left, a->a, cpu->threads);
     vl_cpu_to_bf16(right, a->b, cpu->threads);
     vl_cpu_bf16_args product = {
-        .m = m, .n = n, .k = k, .source = left, .weight = right, .out = a->out.data, .out_row = a->out.row_stride,
-        .source_row = a->transpose_a ? 1 : k, .source_column = a->transpose_a ? m : 1,
-        .weight_row = a->transpose_b ? 1 : n, .weight_column = a->transpose_b ? k : 1,
-        .alpha = a->alpha, .beta = a->beta,
+        .m = m,
+        .n = n,
+        .k = k,
+        .source = left,
+        .weight = right,
+        .out = a->out.data,
+        .out_row = a->out.row_stride,
+        .source_row = a->transpose_a ? 1 : k,
+        .source_column = a->transpose_a ? m : 1,
+        .weight_row = a->transpose_b ? 1 : n,
+        .weight_column = a->transpose_b ? k : 1,
+        .alpha = a->alpha,
+        .beta = a->beta,
     };
     return vl_cpu_bf16_gemm(cpu, &product, err);
 }

@@ -74,8 +74,7 @@ static void add_bias(const vl_linear_args *a)
 }
 
 /* One block of weight rows as fp32 operand of the product. */
-static vl_status multiply_block(const vl_linear_args *a, const float *block, int64_t first, int64_t rows,
-                                vl_error *err)
+static vl_status multiply_block(const vl_linear_args *a, const float *block, int64_t first, int64_t rows, vl_error *err)
 {
     const vl_cpu_matrix *w = a->weight->data;
     vl_tensor weight = vl_tensor_2d((void *)(uintptr_t)block, VL_F32, rows, w->n_in);
@@ -135,11 +134,20 @@ static vl_status linear_bf16(vl_cpu *cpu, const vl_linear_args *a, vl_error *err
         if (rounded)
             vl_cpu_round_rows(block, w, first, rows);
         const uint16_t *weight = rounded ? block : weight_row(w, first);
-        vl_cpu_bf16_args product = {.m = m, .k = k, .n = rows, .source = source, .source_row = k, .source_column = 1,
-                                    .weight = weight, .weight_row = 1, .weight_column = w->n_in,
-                                    .out = (float *)a->out.data + first, .out_row = a->out.row_stride,
+        vl_cpu_bf16_args product = {.m = m,
+                                    .k = k,
+                                    .n = rows,
+                                    .source = source,
+                                    .source_row = k,
+                                    .source_column = 1,
+                                    .weight = weight,
+                                    .weight_row = 1,
+                                    .weight_column = w->n_in,
+                                    .out = (float *)a->out.data + first,
+                                    .out_row = a->out.row_stride,
                                     .bias = a->bias.data ? (const float *)a->bias.data + first : NULL,
-                                    .alpha = 1, .beta = a->accumulate ? 1 : 0};
+                                    .alpha = 1,
+                                    .beta = a->accumulate ? 1 : 0};
         if (a->transpose) {
             product.k = rows;
             product.n = w->n_in;

@@ -103,13 +103,12 @@ void vl_panel_interleave(uint32_t *panel, const uint32_t *words, int64_t stride,
 {
     for (int64_t k = 0; k < pairs; k += 16) {
         __m512i r[16];
-        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++)
-            r[i] = i < rows ? _mm512_loadu_si512(words + i * stride + k) : _mm512_setzero_si512();
+        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++) r[i] =
+            i < rows ? _mm512_loadu_si512(words + i * stride + k) : _mm512_setzero_si512();
         transpose16(r);
         int64_t n = pairs - k < 16 ? pairs - k : 16;
-        _Pragma("GCC unroll 16") for (int z = 0; z < 16; z++)
-            if (z < n)
-                _mm512_mask_storeu_epi32(panel + (k + z) * PANEL_ROWS, (1 << PANEL_ROWS) - 1, r[z]);
+        _Pragma("GCC unroll 16") for (int z = 0; z < 16; z++) if (z < n)
+            _mm512_mask_storeu_epi32(panel + (k + z) * PANEL_ROWS, (1 << PANEL_ROWS) - 1, r[z]);
     }
 }
 
@@ -122,13 +121,11 @@ void vl_panel_columns(uint32_t *panel, const uint16_t *rows, int64_t stride, int
         for (int half = 0; half < 2; half++) {
             const uint16_t *from = rows + 16 * half * stride + 2 * k;
             __m512i r[16];
-            _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++)
-                r[i] = 16 * half + i < n_rows ? _mm512_maskz_loadu_epi16(mask, from + i * stride)
-                                              : _mm512_setzero_si512();
+            _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++) r[i] =
+                16 * half + i < n_rows ? _mm512_maskz_loadu_epi16(mask, from + i * stride) : _mm512_setzero_si512();
             transpose16(r);
-            _Pragma("GCC unroll 16") for (int z = 0; z < 16; z++)
-                if (z < count)
-                    _mm512_storeu_si512(panel + (k + z) * PANEL_COLUMNS + 16 * half, r[z]);
+            _Pragma("GCC unroll 16") for (int z = 0; z < 16; z++) if (z < count)
+                _mm512_storeu_si512(panel + (k + z) * PANEL_COLUMNS + 16 * half, r[z]);
         }
     }
 }

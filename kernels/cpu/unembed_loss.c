@@ -21,8 +21,8 @@ vl_loss_row vl_cpu_loss_row(const vl_unembed_loss_args *a, int64_t row)
 static vl_status chunk_loss(vl_cpu *cpu, const vl_unembed_loss_args *a, vl_tensor logits, int64_t first, vl_error *err)
 {
     int64_t rows = logits.shape[0], v = logits.shape[1];
-    vl_linear_args forward = {.out = logits, .x = vl_tensor_rows(a->x, first, rows), .weight = a->head,
-                              .bias = a->head_bias};
+    vl_linear_args forward = {
+        .out = logits, .x = vl_tensor_rows(a->x, first, rows), .weight = a->head, .bias = a->head_bias};
     VL_TRY(cpu_linear(cpu, &forward, err));
     bool gradient = a->dx.data != NULL;
 #pragma omp parallel for schedule(static)
@@ -35,8 +35,8 @@ static vl_status chunk_loss(vl_cpu *cpu, const vl_unembed_loss_args *a, vl_tenso
     }
     if (!gradient)
         return VL_OK;
-    vl_linear_args backward = {.out = vl_tensor_rows(a->dx, first, rows), .x = logits, .weight = a->head,
-                               .transpose = true};
+    vl_linear_args backward = {
+        .out = vl_tensor_rows(a->dx, first, rows), .x = logits, .weight = a->head, .transpose = true};
     return cpu_linear(cpu, &backward, err);
 }
 

@@ -1,7 +1,7 @@
 /* kernels/cuda_on_cpu/half.h - CUDA's 16-bit types and their conversions.
  *
  * No arithmetic: kernels compute in fp32, and one that does not is refused by the compiler. Bits are those of NVIDIA's
- * host functions (tests/cuda_on_cpu compares them where the toolkit is), also for NaN. */
+ * host functions (tests/kernels/cuda_on_cpu compares them where the toolkit is), also for NaN. */
 #ifndef VL_CUDA_ON_CPU_HALF_H
 #define VL_CUDA_ON_CPU_HALF_H
 

@@ -1,5 +1,5 @@
 /* Files: whole reads, maps, writes that appear whole or not at all, and paths. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"

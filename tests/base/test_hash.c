@@ -1,5 +1,5 @@
 /* SHA-256 against the examples of FIPS 180-4, and the random numbers that every result of a fit depends on. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include <math.h>
 

@@ -1,5 +1,5 @@
 /* One run at a time in a folder: who holds it is said, and who is gone is recognised. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -1,5 +1,5 @@
 /* Growing strings, error messages of one line, sizes that cannot overflow, and JSON with places in its errors. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include <errno.h>
 

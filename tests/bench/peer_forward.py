@@ -19,7 +19,7 @@ FIRST_TEXT_ID, IMAGE_TOKEN = 3, 32000
 
 
 class Random:
-    """The generator of trainer/model/bench_forward.c."""
+    """The generator of trainer/bench/forward.c."""
 
     def __init__(self):
         self.state = 1

@@ -1,7 +1,7 @@
 /* vl_cache_build from a small model to files: contents, resuming after SIGKILL at any time, refusals, bounds.
  *
  * `test_build --build CONFIG-ASSIGNMENTS...` builds in a process of its own, so that it can be killed. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include <math.h>
 #include <signal.h>

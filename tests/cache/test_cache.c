@@ -1,6 +1,6 @@
 /* The activation cache without a model: shards and an index are written, reopened, compared, damaged. */
 #define _GNU_SOURCE /* memmem */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include <fcntl.h>
 

@@ -1,5 +1,5 @@
 /* Numbers that cannot be trained on, planted in a model's embeddings: counted and reported when they are cached. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include <math.h>
 

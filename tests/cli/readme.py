@@ -125,7 +125,7 @@ def write_pictures():
     head = (14 + 40 + len(row) * 64).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
     info = (40).to_bytes(4, "little") + (64).to_bytes(4, "little") * 2 + bytes([1, 0, 24, 0]) + bytes(24)
     pathlib.Path("picture.bmp").write_bytes(b"BM" + head + info + row * 64)
-    samples = (source / "tests/hf/image_samples.h").read_text(encoding="utf-8")
+    samples = (source / "tests/image/image_samples.h").read_text(encoding="utf-8")
     array = re.search(r"jpeg_420\[\] = \{(.*?)\}", samples, re.S).group(1)
     pathlib.Path("picture.jpg").write_bytes(bytes(int(x, 0) for x in re.findall(r"0x[0-9a-f]+|\d+", array)))
 

@@ -29,7 +29,9 @@ readelf -d "$library" | grep -q 'SONAME.*\[libvlens\.so\.0\]' || die "SONAME is 
 nm -D --defined-only "$library" | awk '{print $3}' | sort >"$work/exported"
 grep -ohE '\bvl_[a-z0-9_]+\(' "$prefix"/include/vlens/*.h | tr -d '(' | sort -u >"$work/declared"
 [ -s "$work/exported" ] || die "nothing is exported"
-extra=$(comm -23 "$work/exported" "$work/declared")
+# benchmarks are the program's own: exported for it, in no public header
+grep -ohE '\bvl_bench_[a-z0-9_]+\(' "$source/trainer/bench/bench.h" | tr -d '(' | sort -u >"$work/own"
+extra=$(comm -23 "$work/exported" "$work/declared" | comm -23 - "$work/own")
 [ -z "$extra" ] || die "exported, but in no public header:" $extra
 # every declaration marked VL_API can be linked
 grep -hE '^VL_API' "$prefix"/include/vlens/*.h | grep -oE 'vl_[a-z0-9_]+\(' | tr -d '(' | sort -u >"$work/promised"

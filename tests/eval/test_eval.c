@@ -18,7 +18,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/base/rng.h"
 #include "trainer/eval/depth.h"
-#include "trainer/fit/lens.h"
+#include "trainer/lens/lens.h"
 #include "trainer/model/head.h"
 
 enum { L = 3, SAMPLES = 24, ROWS = 9, D = 20, V = 53 };

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "tests/fit/cache_fault.h"
-#include "tests/fit/fit_test.h"
+#include "tests/support/fit_test.h"
 #include "trainer/fit/plan.h"
 
 enum { D = 16, LAYERS = 3, MOST_LINES = 64 };

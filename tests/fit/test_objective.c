@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "tests/fit/fit_test.h"
+#include "tests/support/fit_test.h"
 #include "trainer/fit/objective.h"
 
 enum { ROWS = 7, WIDTH = 24, VOCAB = 61 };

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "tests/fit/fit_test.h"
+#include "tests/support/fit_test.h"
 #include "trainer/base/rng.h"
 #include "trainer/fit/optimizer.h"
 

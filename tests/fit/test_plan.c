@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "tests/fit/fit_test.h"
+#include "tests/support/fit_test.h"
 #include "trainer/fit/plan.h"
 
 typedef struct fixture {

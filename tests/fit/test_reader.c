@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "tests/fit/fit_test.h"
+#include "tests/support/fit_test.h"
 #include "trainer/fit/reader.h"
 
 enum { WIDTH = 16, STATES = 4 };

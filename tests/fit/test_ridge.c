@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "tests/fit/cache_fault.h"
-#include "tests/fit/fit_test.h"
+#include "tests/support/fit_test.h"
 #include "trainer/base/half.h"
 #include "trainer/fit/ridge.h"
 

@@ -1,5 +1,5 @@
 #include "tests/fuzz/fuzz_file.h"
-#include "trainer/hf/image.h"
+#include "trainer/image/image.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -2,7 +2,7 @@
 
 #include "tests/fuzz/fuzz_file.h"
 #include "trainer/base/mem.h"
-#include "trainer/cache/samples.h"
+#include "trainer/data/samples.h"
 
 /* A list of samples; picture names are looked up beside it. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -1,5 +1,5 @@
 /* config.json: defaults, spellings old and new, refusals. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include "trainer/base/file.h"
 #include "trainer/hf/config.h"

@@ -1,5 +1,5 @@
 /* Model directories: the local hub cache, shards, and every tensor of every family under both layouts. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include "tests/hf/weight_walk.h"
 #include "trainer/base/file.h"

@@ -15,8 +15,8 @@
 #include "trainer/base/mem.h"
 #include "trainer/hf/preprocess.h"
 #include "trainer/hf/safetensors.h"
-#include "tests/hf/image_samples.h"
-#include "tests/hf/temp_folder.h"
+#include "tests/image/image_samples.h"
+#include "tests/support/temp_folder.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define GOLDEN       VLENS_SOURCE_DIR "/tests/golden/fixtures/"

@@ -1,5 +1,5 @@
 /* The reader's verdicts, its views, and that what the writer writes reads back equal. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include "trainer/base/file.h"
 #include "trainer/base/json.h"

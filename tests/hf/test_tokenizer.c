@@ -1,6 +1,6 @@
 /* Ids and texts equal to Hugging Face's `tokenizers` 0.20.3: on vector files, on every component by itself, and that
  * hostile files and texts end in errors. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include <vlens/tokenizer.h>
 

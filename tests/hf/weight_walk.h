@@ -2,7 +2,7 @@
 #ifndef VL_TESTS_WEIGHT_WALK_H
 #define VL_TESTS_WEIGHT_WALK_H
 
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include "trainer/hf/names.h"
 #include "trainer/hf/safetensors_write.h"

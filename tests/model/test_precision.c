@@ -95,13 +95,11 @@ static void add_kl(double *sum, double *largest, const side *exact, const side *
     float *host = malloc((size_t)rows * VL_METRIC_COUNT * sizeof *host);
     assert_non_null(host);
     OK(vl_tensor_new(&metrics, exact->device, VL_F32, rows, VL_METRIC_COUNT, &err));
-    OK(vl_op_metrics(exact->device,
-                     &(vl_metrics_args){.out = metrics,
-                                        .logits = q.logits,
-                                        .lse = q.lse,
-                                        .teacher_logits = p.logits,
-                                        .teacher_lse = p.lse},
-                     &err));
+    OK(vl_op_metrics(
+        exact->device,
+        &(vl_metrics_args){
+            .out = metrics, .logits = q.logits, .lse = q.lse, .teacher_logits = p.logits, .teacher_lse = p.lse},
+        &err));
     OK(vl_device_read(exact->device, host, &metrics, &err));
     for (int64_t i = 0; i < rows; i++) {
         double kl = host[i * VL_METRIC_COUNT + VL_METRIC_KL];

@@ -2,7 +2,7 @@
  * code that allocates fails. Each time the run must end with a status, and with nothing left allocated.
  *
  * test_allocations [STRIDE]: every STRIDE-th place (1: all). */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include <vlens/vlens.h>
 

@@ -2,7 +2,7 @@
  * read by a process of its own; what that process took is printed.
  *
  * test_malformed VLENS: caches go through the program, which opens them in a process with limits. */
-#include "tests/hf/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 #include <sys/resource.h>
 #include <sys/time.h>
@@ -16,7 +16,7 @@
 #include "trainer/base/json.h"
 #include "trainer/base/mem.h"
 #include "trainer/hf/config.h"
-#include "trainer/hf/image.h"
+#include "trainer/image/image.h"
 #include "trainer/hf/safetensors.h"
 
 #define FOLDER VLENS_SOURCE_DIR "/tests/robust/malformed"

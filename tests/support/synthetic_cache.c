@@ -11,20 +11,20 @@
 #include "trainer/base/sha256.h"
 #include "trainer/cache/index.h"
 #include "trainer/cache/shard_writer.h"
-#include "trainer/cache/split.h"
+#include "trainer/data/split.h"
 
 typedef struct world {
     int64_t n_layers, n_samples, rows_per_sample, d, v;
     vl_dtype dtype;
     vl_rng rng;
-    float *maps;   /* [L, D, D]: state i+1 = state i + maps[i] state i + shifts[i] + noise */
-    float *shifts; /* [L, D] */
-    float *state, *next; /* [rows, D] of one sample */
-    void *stored;  /* [rows, D] in dtype */
-    void *weight;  /* [V, D] in dtype */
-    void *norm;    /* [D] in dtype */
-    char **pieces; /* [V] */
-    uint8_t *heldout; /* [S] */
+    float *maps;                   /* [L, D, D]: state i+1 = state i + maps[i] state i + shifts[i] + noise */
+    float *shifts;                 /* [L, D] */
+    float *state, *next;           /* [rows, D] of one sample */
+    void *stored;                  /* [rows, D] in dtype */
+    void *weight;                  /* [V, D] in dtype */
+    void *norm;                    /* [D] in dtype */
+    char **pieces;                 /* [V] */
+    uint8_t *heldout;              /* [S] */
     char (*sha256)[VL_SHA256_HEX]; /* [S] */
 } world;
 
@@ -188,11 +188,22 @@ static vl_status write_all(const char *dir, world *w, vl_error *err)
 {
     static char id[] = "synthetic", type[] = "llama", settings[] = "{\"synthetic\": \"1\"}";
     int64_t n_shards;
-    vl_head_source head = {.d_model = w->d, .vocab_size = w->v, .n_layers = w->n_layers, .norm = VL_NORM_RMS,
-                           .eps = 1e-5, .weight_dtype = w->dtype, .weight = w->weight, .norm_dtype = w->dtype,
+    vl_head_source head = {.d_model = w->d,
+                           .vocab_size = w->v,
+                           .n_layers = w->n_layers,
+                           .norm = VL_NORM_RMS,
+                           .eps = 1e-5,
+                           .weight_dtype = w->dtype,
+                           .weight = w->weight,
+                           .norm_dtype = w->dtype,
                            .norm_weight = w->norm};
-    vl_cache_meta meta = {.d_model = w->d, .n_layers = w->n_layers, .vocab_size = w->v, .dtype = w->dtype,
-                          .model_id = id, .model_type = type, .settings = settings};
+    vl_cache_meta meta = {.d_model = w->d,
+                          .n_layers = w->n_layers,
+                          .vocab_size = w->v,
+                          .dtype = w->dtype,
+                          .model_id = id,
+                          .model_type = type,
+                          .settings = settings};
     VL_TRY(fill_head(w, err));
     VL_TRY(fill_split(w, err));
     fill_normal(w->maps, w->n_layers * w->d * w->d, &w->rng, 0.4 / sqrt((double)w->d));
@@ -207,7 +218,11 @@ static vl_status write_all(const char *dir, world *w, vl_error *err)
 vl_status synthetic_cache_write(const char *dir, int64_t n_layers, int64_t n_samples, int64_t rows_per_sample,
                                 int64_t d, int64_t v, vl_dtype dtype, uint64_t seed, vl_error *err)
 {
-    world w = {.n_layers = n_layers, .n_samples = n_samples, .rows_per_sample = rows_per_sample, .d = d, .v = v,
+    world w = {.n_layers = n_layers,
+               .n_samples = n_samples,
+               .rows_per_sample = rows_per_sample,
+               .d = d,
+               .v = v,
                .dtype = dtype};
     size_t rows = (size_t)(rows_per_sample * d), element = vl_dtype_size(dtype);
     vl_rng_seed(&w.rng, seed);
@@ -221,8 +236,8 @@ vl_status synthetic_cache_write(const char *dir, int64_t n_layers, int64_t n_sam
     w.pieces = vl_calloc((size_t)v, sizeof(char *));
     w.heldout = vl_calloc((size_t)n_samples, 1);
     w.sha256 = vl_calloc((size_t)n_samples, VL_SHA256_HEX);
-    bool all = w.maps && w.shifts && w.state && w.next && w.stored && w.weight && w.norm && w.pieces && w.heldout &&
-               w.sha256;
+    bool all =
+        w.maps && w.shifts && w.state && w.next && w.stored && w.weight && w.norm && w.pieces && w.heldout && w.sha256;
     vl_status status = all ? write_all(dir, &w, err) : vl_fail_nomem(err, "synthetic cache");
     for (int64_t i = 0; w.pieces && i < v; i++)
         vl_free(w.pieces[i]);

@@ -85,9 +85,12 @@ vl_reading *synthetic_reading_new(int side, int64_t n_states, int64_t k, int64_t
     vl_reading *r = vl_calloc(1, sizeof *r);
     if (!r)
         return NULL;
-    *r = (vl_reading){
-        .n_states = n_states, .n_positions = side * side + 5, .k = k, .vocab_size = vocab_size, .has_lens = true,
-        .n_parts = 1};
+    *r = (vl_reading){.n_states = n_states,
+                      .n_positions = side * side + 5,
+                      .k = k,
+                      .vocab_size = vocab_size,
+                      .has_lens = true,
+                      .n_parts = 1};
     r->model_id = vl_strdup("test/<b>model</b>");
     r->prompt = vl_strdup(hostile_tokens[0]);
     r->answer = vl_strdup("<i>answer</i>");

@@ -4,7 +4,7 @@
 #include "trainer/base/half.h"
 #include "trainer/base/mem.h"
 #include "trainer/cache/job.h"
-#include "trainer/cache/positions.h"
+#include "trainer/data/positions.h"
 #include "trainer/model/family.h"
 
 typedef struct entry {

@@ -7,7 +7,7 @@
 #include "trainer/base/team.h"
 #include "trainer/cache/meta.h"
 #include "trainer/cache/queue.h"
-#include "trainer/cache/samples.h"
+#include "trainer/data/samples.h"
 #include "trainer/model/head.h"
 
 typedef struct vl_cache_job {

@@ -5,7 +5,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/base/sha256.h"
 #include "trainer/cache/job.h"
-#include "trainer/cache/split.h"
+#include "trainer/data/split.h"
 
 /* One image of one sample; sorted by path so that each file is read once. */
 typedef struct use {

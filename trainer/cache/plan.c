@@ -7,7 +7,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/base/str.h"
 #include "trainer/cache/job.h"
-#include "trainer/cache/positions.h"
+#include "trainer/data/positions.h"
 #include "trainer/model/family.h"
 
 /* ---- counting ---------------------------------------------------------------------------------------------- */

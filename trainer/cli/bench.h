@@ -2,6 +2,7 @@
 #ifndef VL_CLI_BENCH_H
 #define VL_CLI_BENCH_H
 
+#include "trainer/bench/bench.h"
 #include "trainer/cli/cli.h"
 
 /* Results as aligned tables, or as {"device": ..., "results": [...]}. Returns an exit code. */

@@ -11,7 +11,7 @@
 #include "trainer/base/version.h"
 #include "trainer/eval/depth.h"
 #include "trainer/eval/result.h"
-#include "trainer/fit/lens.h"
+#include "trainer/lens/lens.h"
 #include "trainer/model/head.h"
 
 _Static_assert((int)VL_EVAL_METRIC_COUNT == (int)VL_METRIC_COUNT && (int)VL_EVAL_TV == (int)VL_METRIC_TV,

@@ -187,8 +187,8 @@ vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
                   "version", 1, "vlens_version", r->version, "model", r->model_id, "fingerprint", r->fingerprint,
                   "lens_fingerprint", r->lens_fingerprint, "lens", r->lens_path, "cache", r->cache_path, "other_model",
                   r->other_model, "n_layers", (json_int_t)r->n_layers, "split", r->heldout ? "heldout" : "train",
-                  "bootstrap", (json_int_t)r->bootstrap.resamples,
-                  "bootstrap_seed", (json_int_t)r->bootstrap.seed, "baseline", r->baseline_path);
+                  "bootstrap", (json_int_t)r->bootstrap.resamples, "bootstrap_seed", (json_int_t)r->bootstrap.seed,
+                  "baseline", r->baseline_path);
     json_t *groups = json_array();
     for (int g = 0; g < r->n_groups; g++)
         json_array_append_new(groups, group_json(r, g));

@@ -191,8 +191,7 @@ static void pair_samples(int64_t *partner, const sample_index *index, const vl_c
             for (int64_t step = 1; step < size && partner[sample] < 0; step++) {
                 int64_t other = index->order[begin + (i + step) % size];
                 if (samples->heldout[other] == heldout && index->first_image[sample] >= 0 &&
-                    index->first_image[other] >= 0 &&
-                    index->cluster[other] != index->cluster[sample])
+                    index->first_image[other] >= 0 && index->cluster[other] != index->cluster[sample])
                     partner[sample] = other;
             }
         }

@@ -6,7 +6,7 @@
 #include "trainer/base/file.h"
 #include "trainer/base/json.h"
 #include "trainer/base/mem.h"
-#include "trainer/fit/lens.h"
+#include "trainer/lens/lens.h"
 #include "trainer/fit/session.h"
 #include "trainer/fit/settings.h"
 

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "trainer/base/mem.h"
-#include "trainer/fit/lapack.h"
+#include "trainer/lens/lapack.h"
 
 enum { MAX_RAISES = 12 };
 

@@ -6,8 +6,8 @@
 #include <stdbool.h>
 
 #include "trainer/base/status.h"
-#include "trainer/hf/image.h"
-#include "trainer/hf/resize.h"
+#include "trainer/image/image.h"
+#include "trainer/image/resize.h"
 
 typedef enum vl_preprocess_kind { VL_PREPROCESS_CLIP, VL_PREPROCESS_MLLAMA } vl_preprocess_kind;
 

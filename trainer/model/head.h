@@ -11,12 +11,12 @@ typedef struct vl_head_source {
     int64_t d_model, vocab_size, n_layers;
     vl_norm_kind norm;
     double eps;
-    vl_dtype weight_dtype;      /* of head weight and bias */
-    const void *weight;         /* [V, D], any alignment */
-    const void *bias;           /* [V] or NULL, weight_dtype */
-    vl_dtype norm_dtype;        /* of norm weight and bias */
-    const void *norm_weight;    /* [D] */
-    const void *norm_bias;      /* [D] or NULL */
+    vl_dtype weight_dtype;   /* of head weight and bias */
+    const void *weight;      /* [V, D], any alignment */
+    const void *bias;        /* [V] or NULL, weight_dtype */
+    vl_dtype norm_dtype;     /* of norm weight and bias */
+    const void *norm_weight; /* [D] */
+    const void *norm_bias;   /* [D] or NULL */
 } vl_head_source;
 
 /* The head of a model: borrows what the model maps. Nothing is prepared. */

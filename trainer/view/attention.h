@@ -11,14 +11,14 @@
 #include <vlens/model.h>
 
 typedef struct vl_attention_map {
-    int n_layers;        /* 0: none */
-    int *layers;         /* [n_layers] block numbers */
-    int64_t n_positions; /* as in the reading */
-    int64_t n_keys;      /* pictures * tiles * rows_of_tile */
-    int n_tiles;         /* of one picture, the unused ones too */
+    int n_layers;         /* 0: none */
+    int *layers;          /* [n_layers] block numbers */
+    int64_t n_positions;  /* as in the reading */
+    int64_t n_keys;       /* pictures * tiles * rows_of_tile */
+    int n_tiles;          /* of one picture, the unused ones too */
     int64_t rows_of_tile; /* 1 + rows * columns */
-    int rows, columns;   /* patches of a tile */
-    float *weights;      /* [n_layers, n_positions, n_keys] */
+    int rows, columns;    /* patches of a tile */
+    float *weights;       /* [n_layers, n_positions, n_keys] */
 } vl_attention_map;
 
 void vl_attention_map_clear(vl_attention_map *map);
@@ -30,7 +30,7 @@ typedef struct vl_attention_capture {
     const vl_sequence *sequence;
     const int64_t *rows; /* [map->n_positions] of the sequence */
     vl_attention_map *map;
-    vl_tensor query;     /* of the block under way; on the device, valid until its keys come */
+    vl_tensor query; /* of the block under way; on the device, valid until its keys come */
     vl_error *err;
     vl_status status;
 } vl_attention_capture;

@@ -9,7 +9,7 @@
 #include "trainer/base/status.h"
 #include "trainer/base/version.h"
 #include "trainer/view/json_text.h"
-#include "trainer/view/png.h"
+#include "trainer/image/png.h"
 #include "trainer/view/template.h"
 
 /* ---- bytes ------------------------------------------------------------------------------------------------- */
@@ -166,8 +166,7 @@ static vl_status picture_json(json_t **out, const vl_picture *p, vl_error *err)
         *out = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:o, s:s}", "image", p->image, "width",
                          p->width, "height", p->height, "rows", p->rows, "columns", p->columns, "tiles_high",
                          p->tiles_high, "tiles_wide", p->tiles_wide, "cover_width", p->cover_width, "cover_height",
-                         p->cover_height, "note", vl_json_text(p->note), "src",
-                         uri.data ? uri.data : "");
+                         p->cover_height, "note", vl_json_text(p->note), "src", uri.data ? uri.data : "");
     vl_str_clear(&uri);
     return *out ? VL_OK : vl_fail_nomem(err, "picture of a page");
 }

@@ -8,11 +8,11 @@
 typedef struct vl_picture {
     int32_t image; /* as in the positions of the reading */
     int width, height;
-    int rows, columns; /* of the patch grid; 0 where patches are not rows of the residual stream */
-    int tiles_high, tiles_wide; /* tiles of the canvas that it lies on, at its left and top; 0 without tiles */
+    int rows, columns;                /* of the patch grid; 0 where patches are not rows of the residual stream */
+    int tiles_high, tiles_wide;       /* tiles of the canvas that it lies on, at its left and top; 0 without tiles */
     double cover_width, cover_height; /* of the canvas, 0 to 1 */
-    uint8_t *rgb;      /* [height, width, 3], freed with vl_free; NULL where the file could not be read */
-    char note[256];    /* "" or what a reader of the page must know about it */
+    uint8_t *rgb;   /* [height, width, 3], freed with vl_free; NULL where the file could not be read */
+    char note[256]; /* "" or what a reader of the page must know about it */
 } vl_picture;
 
 typedef struct vl_pictures {

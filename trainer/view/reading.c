@@ -56,8 +56,8 @@ static size_t cell_of(const vl_reading *r, int64_t index, int64_t state, bool tu
 
 vl_reading_info vl_reading_get_info(const vl_reading *r)
 {
-    return (vl_reading_info){r->n_states, r->n_positions, r->k, r->has_lens, r->model_id, r->prompt, r->warning,
-                             r->tracked,  r->n_tracked};
+    return (vl_reading_info){r->n_states, r->n_positions, r->k,       r->has_lens, r->model_id,
+                             r->prompt,   r->warning,     r->tracked, r->n_tracked};
 }
 
 vl_reading_position vl_reading_get_position(const vl_reading *r, int64_t index)
@@ -80,9 +80,9 @@ const char *vl_reading_piece(const vl_reading *r, int32_t id)
 /* Device work areas for a block of positions. */
 typedef struct block_memory {
     vl_device *device;
-    vl_tensor h, u;                /* [rows, D] */
-    vl_tensor logits, teacher;     /* [rows, V] */
-    vl_tensor lse, teacher_lse;    /* [rows] */
+    vl_tensor h, u;                 /* [rows, D] */
+    vl_tensor logits, teacher;      /* [rows, V] */
+    vl_tensor lse, teacher_lse;     /* [rows] */
     vl_tensor values, ids, metrics; /* [rows, k], [rows, k] i32, [rows, VL_METRIC_COUNT] */
     float *host_values, *host_lse, *host_metrics;
     float *host_logits; /* [rows, V]; NULL where no token is followed through all cells */
@@ -90,8 +90,8 @@ typedef struct block_memory {
 
 static void block_clear(block_memory *b)
 {
-    vl_tensor *tensors[] = {&b->h, &b->u, &b->logits, &b->teacher, &b->lse, &b->teacher_lse, &b->values, &b->ids,
-                            &b->metrics};
+    vl_tensor *tensors[] = {&b->h,           &b->u,      &b->logits, &b->teacher, &b->lse,
+                            &b->teacher_lse, &b->values, &b->ids,    &b->metrics};
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
         vl_device_free(b->device, tensors[i]->data);
     vl_free(b->host_values);
@@ -142,7 +142,9 @@ static vl_status read_cells(vl_reading *r, block_memory *b, int64_t state, bool 
     if (!host_ids)
         return vl_fail_nomem(err, "reading");
     VL_GOTO(vl_op_topk(b->device, &(vl_topk_args){.values = values, .ids = ids, .logits = logits}, err));
-    vl_metrics_args compare = {.out = metrics, .logits = logits, .lse = lse,
+    vl_metrics_args compare = {.out = metrics,
+                               .logits = logits,
+                               .lse = lse,
                                .teacher_logits = vl_tensor_rows(b->teacher, 0, n),
                                .teacher_lse = vl_tensor_rows(b->teacher_lse, 0, n)};
     VL_GOTO(vl_op_metrics(b->device, &compare, err));

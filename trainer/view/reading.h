@@ -26,14 +26,14 @@ struct vl_reading {
     vl_attention_map attention; /* where cross-attention blocks look; empty for other models and for caches */
     char warning[256];
     vl_reading_position *positions; /* [n_positions]; pieces borrowed from `pieces` */
-    int32_t *ids;       /* [lenses, n_positions, n_states, k] */
-    float *probability; /* the same */
-    float *entropy, *kl; /* [lenses, n_positions, n_states] */
-    int32_t *tracked;    /* [n_tracked] */
+    int32_t *ids;                   /* [lenses, n_positions, n_states, k] */
+    float *probability;             /* the same */
+    float *entropy, *kl;            /* [lenses, n_positions, n_states] */
+    int32_t *tracked;               /* [n_tracked] */
     int64_t n_tracked;
-    float *tracked_probability; /* [lenses, n_positions, n_states, n_tracked] */
+    float *tracked_probability;    /* [lenses, n_positions, n_states, n_tracked] */
     vl_trajectories *trajectories; /* [n_positions], of the tuned lens where there is one; NULL where not asked for */
-    char **pieces;      /* [vocab_size], NULL where the token does not occur */
+    char **pieces;                 /* [vocab_size], NULL where the token does not occur */
 };
 
 /* Where rows come from while a reading is made: state `state` of all positions, [n_positions, D] f32. */

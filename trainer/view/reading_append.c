@@ -123,7 +123,8 @@ vl_status vl_reading_append(vl_reading *reading, vl_reading *other, vl_error *er
     /* from here on nothing fails */
     joined old = {{reading->ids, reading->probability, reading->entropy, reading->kl, reading->tracked_probability,
                    reading->attention.weights},
-                  reading->positions, reading->pictures.items};
+                  reading->positions,
+                  reading->pictures.items};
     joined_clear(&old);
     vl_free(other->pictures.items);
     reading->ids = j.cells[0];

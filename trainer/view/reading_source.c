@@ -105,7 +105,8 @@ static vl_status live_positions(vl_reading *r, int64_t *rows, const vl_sequence 
 {
     for (int64_t i = 0; i < r->n_positions; i++) {
         VL_TRY(resolve(&rows[i], options, i, sequence->n_tokens, err));
-        r->positions[i] = (vl_reading_position){.position = rows[i], .id = sequence->ids[rows[i]],
+        r->positions[i] = (vl_reading_position){.position = rows[i],
+                                                .id = sequence->ids[rows[i]],
                                                 .token_class = sequence->token_class[rows[i]],
                                                 .image = sequence->image[rows[i]]};
         memcpy(r->positions[i].patch, sequence->patch[rows[i]], sizeof r->positions[i].patch);
@@ -140,8 +141,11 @@ vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequ
     vl_forward forward = {.sequences = &sequence, .n_sequences = 1, .tap = live_tap, .user = &live};
     if (vl_attention_exists(vl_model_get_info(model), sequence)) {
         r->attention.n_positions = r->n_positions;
-        live.attention = (vl_attention_capture){.device = live.device, .model = vl_model_get_info(model),
-                                                .sequence = sequence, .rows = rows, .map = &r->attention,
+        live.attention = (vl_attention_capture){.device = live.device,
+                                                .model = vl_model_get_info(model),
+                                                .sequence = sequence,
+                                                .rows = rows,
+                                                .map = &r->attention,
                                                 .err = &live.failure};
         forward.stage = live_stage;
     }
@@ -223,7 +227,8 @@ static vl_status stored_positions(vl_reading *r, stored_source *source, const in
         int64_t index = 0;
         VL_TRY(resolve(&index, options, i, n, err));
         int64_t row = source->rows[i] = kept[index];
-        r->positions[i] = (vl_reading_position){.position = tokens->position[row], .id = tokens->id[row],
+        r->positions[i] = (vl_reading_position){.position = tokens->position[row],
+                                                .id = tokens->id[row],
                                                 .token_class = tokens->token_class[row],
                                                 .image = tokens->image ? tokens->image[row] : -1};
         for (int j = 0; j < 3; j++)

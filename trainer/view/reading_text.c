@@ -111,8 +111,8 @@ static json_t *cell_json(const vl_reading *r, int64_t index, int64_t state, bool
         json_array_append_new(top, json_pack("{s:i, s:o, s:o}", "id", cell.ids[j], "token",
                                              vl_json_text(vl_reading_piece(r, cell.ids[j])), "p",
                                              number_json(cell.probability[j])));
-    json_t *json = json_pack("{s:o, s:o, s:o}", "kl", number_json(cell.kl), "entropy", number_json(cell.entropy), "top",
-                             top);
+    json_t *json =
+        json_pack("{s:o, s:o, s:o}", "kl", number_json(cell.kl), "entropy", number_json(cell.entropy), "top", top);
     json_t *tracked = r->n_tracked ? json_array() : NULL;
     for (int64_t j = 0; j < r->n_tracked; j++)
         json_array_append_new(tracked, number_json(cell.tracked[j]));
@@ -136,8 +136,8 @@ static json_t *attention_json(const vl_attention_map *map, int64_t index)
             class_rows += (double)w[first];
             json_array_append_new(tiles, json_real(sum));
         }
-        json_array_append_new(blocks, json_pack("{s:i, s:o, s:f}", "block", map->layers[b], "tiles", tiles,
-                                                "class_rows", class_rows));
+        json_array_append_new(
+            blocks, json_pack("{s:i, s:o, s:f}", "block", map->layers[b], "tiles", tiles, "class_rows", class_rows));
     }
     return blocks;
 }
@@ -154,20 +154,20 @@ vl_status vl_reading_json(char **out, const vl_reading *r, vl_error *err)
                 json_object_set_new(state, "tuned", cell_json(r, i, s, true));
             json_array_append_new(states, state);
         }
-        json_t *position = json_pack("{s:I, s:i, s:o, s:s, s:i, s:[i, i, i], s:o}", "position", (json_int_t)p.position,
-                                     "id", p.id, "token", vl_json_text(p.piece), "class",
-                                     vl_token_class_name(p.token_class), "image", p.image, "patch", p.patch[0],
-                                     p.patch[1], p.patch[2], "states", states);
+        json_t *position =
+            json_pack("{s:I, s:i, s:o, s:s, s:i, s:[i, i, i], s:o}", "position", (json_int_t)p.position, "id", p.id,
+                      "token", vl_json_text(p.piece), "class", vl_token_class_name(p.token_class), "image", p.image,
+                      "patch", p.patch[0], p.patch[1], p.patch[2], "states", states);
         if (r->attention.n_layers)
             json_object_set_new(position, "attention", attention_json(&r->attention, i));
         if (r->n_parts > 1)
             json_object_set_new(position, "part", json_integer(p.part));
         json_array_append_new(positions, position);
     }
-    json_t *root = json_pack("{s:s, s:i, s:o, s:o, s:s, s:I, s:I, s:b, s:o}", "format", "vlens-topk", "version", 1,
-                             "model", vl_json_text(r->model_id), "prompt", vl_json_text(r->prompt), "warning",
-                             r->warning, "n_states", (json_int_t)r->n_states, "k", (json_int_t)r->k, "has_lens",
-                             r->has_lens, "positions", positions);
+    json_t *root =
+        json_pack("{s:s, s:i, s:o, s:o, s:s, s:I, s:I, s:b, s:o}", "format", "vlens-topk", "version", 1, "model",
+                  vl_json_text(r->model_id), "prompt", vl_json_text(r->prompt), "warning", r->warning, "n_states",
+                  (json_int_t)r->n_states, "k", (json_int_t)r->k, "has_lens", r->has_lens, "positions", positions);
     json_t *tracked = json_array();
     for (int64_t j = 0; j < r->n_tracked; j++)
         json_array_append_new(tracked, json_pack("{s:i, s:o}", "id", r->tracked[j], "token",

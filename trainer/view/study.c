@@ -8,8 +8,8 @@
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
-#include "trainer/cache/samples.h"
-#include "trainer/view/png.h"
+#include "trainer/data/samples.h"
+#include "trainer/image/png.h"
 #include "trainer/view/reading.h"
 #include "trainer/view/study_index.h"
 
@@ -126,8 +126,8 @@ static vl_status compare(study *s, int64_t i, vl_reading *r, vl_error *err)
 {
     const vl_sample *sample = &s->samples.items[i], *before = &s->samples.items[s->previous_sample];
     char path[4096], name[64];
-    if (!s->previous || strcmp(sample->prompt, before->prompt) != 0 || sample->n_images != 1 ||
-        before->n_images != 1 || !strcmp(sample->images[0], before->images[0]))
+    if (!s->previous || strcmp(sample->prompt, before->prompt) != 0 || sample->n_images != 1 || before->n_images != 1 ||
+        !strcmp(sample->images[0], before->images[0]))
         return VL_OK;
     VL_TRY(vl_reading_append(s->previous, r, err));
     snprintf(name, sizeof name, "compare/%lld-%lld.html", (long long)s->previous_sample, (long long)i);
@@ -187,8 +187,7 @@ static vl_status report(const study *s, int64_t done, vl_error *err)
     return VL_OK;
 }
 
-vl_status vl_study_run(vl_study_summary *out, const vl_study_inputs *inputs, const vl_observer *observer,
-                       vl_error *err)
+vl_status vl_study_run(vl_study_summary *out, const vl_study_inputs *inputs, const vl_observer *observer, vl_error *err)
 {
     study s = {.in = inputs, .observer = observer};
     char path[4096];

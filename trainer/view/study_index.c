@@ -17,8 +17,8 @@ vl_status vl_study_index_start(vl_study_index *index, const vl_study_inputs *inp
 {
     const vl_model_info *model = vl_model_get_info(inputs->model);
     index->root = json_pack("{s:s, s:i, s:s, s:o, s:s, s:o, s:I, s:o, s:o}", "format", "vlens-study", "version", 1,
-                            "vlens", VLENS_VERSION, "model", vl_json_text(model->path), "model_type",
-                            model->model_type, "lens", vl_json_text(vl_lens_get_info(inputs->lens)->path), "n_states",
+                            "vlens", VLENS_VERSION, "model", vl_json_text(model->path), "model_type", model->model_type,
+                            "lens", vl_json_text(vl_lens_get_info(inputs->lens)->path), "n_states",
                             (json_int_t)model->n_layers + 1, "questions", json_array(), "compare", json_array());
     return index->root ? VL_OK : vl_fail_nomem(err, "study");
 }
@@ -82,9 +82,9 @@ static json_t *path_of(const vl_reading *r, int64_t position, bool tuned)
     json_t *path = json_array();
     for (int64_t s = 0; s < r->n_states; s++) {
         vl_reading_cell cell = vl_reading_get_cell(r, position, s, tuned);
-        json_array_append_new(path, json_pack("{s:o, s:o, s:o}", "token",
-                                              vl_json_text(vl_reading_piece(r, cell.ids[0])), "p",
-                                              number((double)cell.probability[0]), "kl", number((double)cell.kl)));
+        json_array_append_new(path,
+                              json_pack("{s:o, s:o, s:o}", "token", vl_json_text(vl_reading_piece(r, cell.ids[0])), "p",
+                                        number((double)cell.probability[0]), "kl", number((double)cell.kl)));
     }
     return json_pack("{s:I, s:o}", "settled", (json_int_t)settled(r, position, tuned), "states", path);
 }
@@ -118,12 +118,11 @@ vl_status vl_study_index_sample(vl_study_index *index, const vl_study_question *
     json_t *images = json_array();
     for (int i = 0; i < q->sample->n_images; i++)
         json_array_append_new(images, vl_json_text(q->sample->images[i]));
-    json_t *entry =
-        json_pack("{s:I, s:o, s:o, s:o, s:o, s:s, s:s, s:s, s:s, s:o, s:o}", "number", (json_int_t)n, "prompt",
-                  vl_json_text(q->sample->prompt), "images", images, "expected",
-                  vl_json_text(q->sample->answer ? q->sample->answer : ""), "said", said(r), "page", page, "graph",
-                  graph, "table", table, "picture", picture, "logit", path_of(r, q->position, false), "tuned",
-                  path_of(r, q->position, true));
+    json_t *entry = json_pack("{s:I, s:o, s:o, s:o, s:o, s:s, s:s, s:s, s:s, s:o, s:o}", "number", (json_int_t)n,
+                              "prompt", vl_json_text(q->sample->prompt), "images", images, "expected",
+                              vl_json_text(q->sample->answer ? q->sample->answer : ""), "said", said(r), "page", page,
+                              "graph", graph, "table", table, "picture", picture, "logit",
+                              path_of(r, q->position, false), "tuned", path_of(r, q->position, true));
     if (!entry || json_array_append_new(json_object_get(index->root, "questions"), entry) != 0)
         return vl_fail_nomem(err, "study");
     return VL_OK;

@@ -5,7 +5,7 @@
 #include <jansson.h>
 #include <vlens/study.h>
 
-#include "trainer/cache/samples.h"
+#include "trainer/data/samples.h"
 
 typedef struct vl_study_index {
     json_t *root; /* becomes study.json */

@@ -11,7 +11,7 @@
 #include "trainer/cache/h5_version.h"
 
 #define TEXT_OF(x) #x
-#define TEXT(x) TEXT_OF(x)
+#define TEXT(x)    TEXT_OF(x)
 
 const char *vl_version(void)
 {

@@ -1,0 +1,186 @@
+/* Attention: grouped heads, causal with and without a prefix, bit masks, and the weights it can write. */
+#include "tests/kernels/ops/ops_test.h"
+
+typedef struct shape {
+    int64_t tq, tk, width;
+    int heads, kv_heads;
+} shape;
+
+typedef struct inputs {
+    shape s;
+    bool causal;
+    int64_t offset;
+    double scale;
+    const double *q, *k, *v, *q_mask, *k_mask;
+} inputs;
+
+static bool sees(const inputs *in, int64_t i, int64_t j)
+{
+    bool mask = !in->q_mask || ((int64_t)in->q_mask[i] & (int64_t)in->k_mask[j]);
+    return mask && (!in->causal || j <= i + in->offset);
+}
+
+/* Row i of head h: weights [Tk] and output [E]. */
+static void reference_row(double *weights, double *out, const inputs *in, int64_t i, int h)
+{
+    shape s = in->s;
+    int group = h / (s.heads / s.kv_heads);
+    double max = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < s.tk; j++) {
+        double dot = 0;
+        for (int64_t e = 0; e < s.width; e++)
+            dot +=
+                in->q[i * s.heads * s.width + h * s.width + e] * in->k[j * s.kv_heads * s.width + group * s.width + e];
+        weights[j] = sees(in, i, j) ? in->scale * dot : -INFINITY;
+        max = fmax(max, weights[j]);
+    }
+    for (int64_t j = 0; j < s.tk; j++)
+        sum += weights[j] = exp(weights[j] - max);
+    for (int64_t j = 0; j < s.tk; j++)
+        weights[j] /= sum;
+    for (int64_t e = 0; e < s.width; e++) {
+        out[e] = 0;
+        for (int64_t j = 0; j < s.tk; j++)
+            out[e] += weights[j] * in->v[j * s.kv_heads * s.width + group * s.width + e];
+    }
+}
+
+enum { CAUSAL = 1, MASKED = 2, WEIGHTS = 4, STRIDES = 8 };
+
+static void check_attention(shape s, int bits, double size, const char *mode)
+{
+    int64_t nq = s.heads * s.width, nk = s.kv_heads * s.width;
+    if (test_too_large(s.tq * s.tk * nq))
+        return;
+    test_layout layout = bits & STRIDES ? STRIDED : DENSE;
+    inputs in = {.s = s, .causal = bits & CAUSAL, .scale = (double)(float)(1 / sqrt((double)s.width))};
+    in.offset = in.causal ? s.tk - s.tq : 0;
+    in.q = test_random(s.tq * nq, size), in.k = test_random(s.tk * nk, size), in.v = test_random(s.tk * nk, 1);
+    test_tensor *q = test_tensor_of(VL_F32, in.q, s.tq, nq, layout),
+                *k = test_tensor_of(VL_F32, in.k, s.tk, nk, layout);
+    test_tensor *v = test_tensor_of(VL_F32, in.v, s.tk, nk, layout), *out = test_empty(VL_F32, s.tq, nq, layout);
+    test_tensor *weights = bits & WEIGHTS ? test_empty(VL_F32, s.tq, s.heads * s.tk, layout) : NULL;
+    vl_attention_args args = {.out = out->t,
+                              .q = q->t,
+                              .k = k->t,
+                              .v = v->t,
+                              .n_heads = s.heads,
+                              .n_kv_heads = s.kv_heads,
+                              .scale = (float)in.scale,
+                              .causal = in.causal,
+                              .causal_offset = in.offset};
+    if (bits & MASKED) {
+        double *a = test_memory((size_t)s.tq, 8), *b = test_memory((size_t)s.tk, 8);
+        for (int64_t j = 0; j < s.tk; j++)
+            b[j] = j == 0 ? 0x0fffffffffff : (double)(1ll << test_random_below(40)); /* everyone sees key 0 */
+        for (int64_t i = 0; i < s.tq; i++)
+            a[i] = (double)(test_random_below(1ll << 40) | 1);
+        in.q_mask = a, in.k_mask = b;
+        args.q_mask = test_bare_vector_of(VL_I64, a, s.tq)->t, args.k_mask = test_bare_vector_of(VL_I64, b, s.tk)->t;
+    }
+    if (weights)
+        args.probabilities = weights->t;
+    OK(vl_op_attention(device, &args, &error));
+    test_unchanged(q), test_unchanged(k), test_unchanged(v);
+    double *want = test_memory((size_t)(s.tq * nq), 8), *p = test_memory((size_t)(s.tq * s.heads * s.tk), 8);
+    for (int64_t i = 0; i < s.tq; i++)
+        for (int h = 0; h < s.heads; h++)
+            reference_row(p + (i * s.heads + h) * s.tk, want + i * nq + h * s.width, &in, i, h);
+    test_within("attention", mode, test_absolute_error(test_values(out), want, s.tq * nq));
+    if (!weights)
+        return;
+    double *found = test_values(weights);
+    for (int64_t i = 0; i < s.tq * s.heads; i++)
+        for (int64_t j = 0; j < s.tk; j++)
+            if (!sees(&in, i / s.heads, j)) /* what is hidden has no weight at all */
+                assert_true(found[i * s.tk + j] == 0);
+    test_within("attention", "probabilities", test_absolute_error(found, p, s.tq * s.heads * s.tk));
+}
+
+static void attention_all_variants(void **state)
+{
+    static const shape shapes[] = {{1, 1, 1, 1, 1},    {1, 5, 4, 2, 1},    {3, 3, 7, 3, 3},    {5, 11, 16, 6, 2},
+                                   {17, 17, 33, 4, 4}, {1, 100, 64, 9, 3}, {97, 97, 32, 2, 1}, {193, 201, 24, 3, 1}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (int bits = 0; bits < 16; bits++) {
+            check_attention(shapes[i], bits, 1, "unit scores");
+            test_teardown(state);
+        }
+    check_attention((shape){301, 301, 128, 8, 2}, CAUSAL, 1, "unit scores");
+}
+
+/* Scores in the hundreds: a softmax that picks single keys, with no overflow. The scores themselves, sums in fp32,
+ * carry an error of their size times 2^-24, which shows in the weights. */
+static void attention_large_scores(void **state)
+{
+    (void)state;
+    for (int bits = 0; bits < 4; bits++)
+        check_attention((shape){67, 131, 64, 4, 2}, bits, 8, "scores of hundreds");
+}
+
+static void attention_refuses(void **state)
+{
+    (void)state;
+    double values[64] = {0};
+    test_tensor *q = test_tensor_of(VL_F32, values, 3, 8, DENSE), *k = test_tensor_of(VL_F32, values, 4, 4, DENSE);
+    test_tensor *out = test_empty(VL_F32, 3, 8, DENSE), *mask = test_vector_of(VL_I64, values, 3);
+    vl_attention_args good = {.out = out->t,
+                              .q = q->t,
+                              .k = k->t,
+                              .v = k->t,
+                              .n_heads = 2,
+                              .n_kv_heads = 1,
+                              .scale = 1,
+                              .causal = true,
+                              .causal_offset = 1},
+                      bad;
+    OK(vl_op_attention(device, &good, &error));
+    bad = good, bad.n_kv_heads = 2;
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad = good, bad.n_heads = 3;
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad = good, bad.causal_offset = 2; /* a key that does not exist */
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad = good, bad.causal_offset = -1; /* a query without keys */
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad = good, bad.q_mask = mask->t;
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad.k_mask = mask->t; /* 3 for 4 keys */
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad = good, bad.out = q->t;
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad = good, bad.probabilities = out->t;
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad = good, bad.v = vl_tensor_rows(k->t, 0, 3);
+    REFUSED(vl_op_attention(device, &bad, &error));
+}
+
+static void attention_repeats(void **state)
+{
+    (void)state;
+    enum { T = 131, N = 256 };
+    double *x = test_random(T * N, 1), *first = NULL;
+    for (int threads = 1; threads <= 2; threads++) {
+        test_reopen(threads);
+        test_tensor *q = test_tensor_of(VL_F32, x, T, N, DENSE), *out = test_empty(VL_F32, T, N, DENSE);
+        vl_attention_args args = {.out = out->t,
+                                  .q = q->t,
+                                  .k = q->t,
+                                  .v = q->t,
+                                  .n_heads = 4,
+                                  .n_kv_heads = 4,
+                                  .scale = 0.125f,
+                                  .causal = true};
+        for (int run = 0; run < 2; run++) {
+            OK(vl_op_attention(device, &args, &error));
+            double *got = test_values(out);
+            if (first)
+                assert_memory_equal(got, first, T * N * sizeof *got);
+            first = got;
+        }
+    }
+}
+
+static const struct CMUnitTest tests[] = {OPS_TEST(attention_all_variants), OPS_TEST(attention_large_scores),
+                                          OPS_TEST(attention_refuses), OPS_TEST(attention_repeats)};
+OPS_TEST_MAIN(tests)
