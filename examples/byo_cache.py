@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Writes a cache for vlens from any causal language or vision-language model of Hugging Face (docs/FORMATS.md).
+"""Writes a cache for vlens from any causal language or vision-language model of Hugging Face.
+
+The format: docs/reference/formats.md.
 
 Usage: byo_cache.py MODEL SAMPLES.jsonl CACHE    A line: {"prompt": ..., "image": a path or none}. A prompt holds the
 model's own image tokens; its last token is where the answer begins."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The tables of docs/SCALE.md, from counted flops and bytes and stated rates.
+"""The tables of docs/results/scale.md, from counted flops and bytes and stated rates.
 
 scale.py DOC            writes them between the markers of the document
 scale.py DOC --check    says whether they are there as they would be written
@@ -25,7 +25,7 @@ MODELS = {
 
 # peak bf16 flops, share of it that is assumed (GPUs) or measured (this machine), bytes of memory
 GPUS = {"A40": (149.7e12, 0.40, 48e9), "H100": (989e12, 0.40, 80e9)}
-CPU = 0.94e12  # measured: docs/SPEED.md, the KL step on two cores
+CPU = 0.94e12  # measured: docs/results/speed.md, the KL step on two cores
 DISK = 3e9     # bytes a second that one machine reads, measured here on a cold file: one NVMe drive
 MACHINE_GPUS = 8
 

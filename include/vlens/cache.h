@@ -1,4 +1,4 @@
-/* vlens/cache.h - the activation cache: every state of every kept token, on disk (docs/FORMATS.md).
+/* vlens/cache.h - the activation cache: every state of every kept token, on disk (docs/reference/formats.md).
  *
  * A directory of HDF5 shards and an index that presents them as one. The residual stream of state i (0..L) of row n
  * is states[i][n]. State L is the teacher's: it is stored before the final norm like all others. */

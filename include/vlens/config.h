@@ -128,7 +128,7 @@ typedef struct vl_config {
         vl_ablation ablation;
         char *control;          /* a second lens, e.g. one fitted on shuffled targets; NULL */
         int64_t transfer_rows;  /* held-out rows of the transfer matrix; 0: none */
-        char *objects;          /* JSONL of which patches an object covers (docs/FORMATS.md); NULL: no token ablation */
+        char *objects;          /* JSONL of an object's patches (docs/reference/formats.md); NULL: no token ablation */
         int64_t object_samples; /* pictures of the token ablation */
     } fidelity;
     struct {

@@ -19,7 +19,7 @@ extern "C" {
 
 typedef struct vl_device vl_device;
 
-/* How GEMMs with 16-bit weights compute (docs/NUMERICS.md). Accumulation is always fp32. */
+/* How GEMMs with 16-bit weights compute (docs/reference/numerics.md). Accumulation is always fp32. */
 typedef enum vl_precision {
     VL_PRECISION_AUTO = 0, /* bf16 GEMMs for BF16 weights, fp32 for F16 and F32 weights */
     VL_PRECISION_EXACT,    /* fp32 GEMMs, weights widened exactly */

@@ -65,7 +65,8 @@ VL_API vl_estimate vl_eval_get_gain(const vl_eval_result *result, int group, int
  * state (0..L). Not for VL_EVAL_WRONG_PICTURE; NaN where there is none. */
 VL_API vl_estimate vl_eval_get_depth(const vl_eval_result *result, int group, vl_eval_lens lens);
 
-/* The result as aligned text (metrics of the configuration), and as JSON (docs/FORMATS.md). Freed by vl_release. */
+/* The result as aligned text (metrics of the configuration), and as JSON (docs/reference/formats.md).
+ * Freed by vl_release. */
 VL_API vl_status vl_eval_table(char **out, const vl_eval_result *result, vl_error *err);
 VL_API vl_status vl_eval_json(char **out, const vl_eval_result *result, vl_error *err);
 /* The JSON as a file, whole or not at all. */

@@ -107,7 +107,7 @@ VL_API const double *vl_fidelity_transfer(const vl_fidelity *fidelity, int64_t *
 /* NULL without fidelity.objects. */
 VL_API const vl_patch_effect *vl_fidelity_patches(const vl_fidelity *fidelity, vl_patch_set set, vl_patch_value value);
 
-/* Aligned text, and JSON (docs/FORMATS.md). vl_release. */
+/* Aligned text, and JSON (docs/reference/formats.md). vl_release. */
 VL_API vl_status vl_fidelity_table(char **out, const vl_fidelity *fidelity, vl_error *err);
 VL_API vl_status vl_fidelity_json(char **out, const vl_fidelity *fidelity, vl_error *err);
 VL_API vl_status vl_fidelity_write(const vl_fidelity *fidelity, const char *path, vl_error *err);

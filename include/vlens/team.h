@@ -3,7 +3,7 @@
  * vl_cache_build, vl_fit_run and vl_eval_run take a team in their options: every member makes the same call with the
  * same configuration, on one file system. Members share out shards, layers and states, so that the files are those of
  * one process, to the bit; only where a fit has more members than layers do members of one layer split its rows and
- * add up gradients, and then sums come in another order (docs/SCALE.md has the bound).
+ * add up gradients, and then sums come in another order (docs/results/scale.md has the bound).
  *
  * The library knows no network: whoever calls it says how to wait and how to add up. The command line does it with
  * MPI. A member whose call fails must end the others (MPI_Abort): they may be waiting for it. */

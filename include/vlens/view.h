@@ -75,8 +75,8 @@ VL_API const char *vl_reading_piece(const vl_reading *reading, int32_t id);
 /* The reading at one position as an aligned table, both lenses side by side; and all of it as JSON. vl_release. */
 VL_API vl_status vl_reading_table(char **out, const vl_reading *reading, int64_t index, vl_error *err);
 VL_API vl_status vl_reading_json(char **out, const vl_reading *reading, vl_error *err);
-/* The data format, version 2, of the widgets of logitlenskit and nnsightful (docs/FORMATS.md): one lens, the tuned one
- * where there is one. Needs a reading with trajectories: VL_EINVAL. vl_release. */
+/* The data format, version 2, of the widgets of logitlenskit and nnsightful (docs/reference/formats.md):
+ * one lens, the tuned one where there is one. Needs a reading with trajectories: VL_EINVAL. vl_release. */
 VL_API vl_status vl_reading_json_v2(char **out, const vl_reading *reading, vl_error *err);
 /* One line per cell: position,state,lens,rank,id,token,probability. */
 VL_API vl_status vl_reading_csv(char **out, const vl_reading *reading, vl_error *err);

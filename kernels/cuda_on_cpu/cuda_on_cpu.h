@@ -3,7 +3,7 @@
  *
  * Included by kernels/cuda/cuda.cuh in the place of NVIDIA's headers. It declares what kernels/cuda uses and nothing
  * more; a ctest compares the declarations with the real ones where a toolkit is installed. What this way of testing can
- * show and what not: docs/NUMERICS.md. Settings, all read from the environment by settings.cpp:
+ * show and what not: docs/reference/numerics.md. Settings, all read from the environment by settings.cpp:
  *
  *   VL_CUDA_ON_CPU_SCHEDULE  forward, reverse, random or warp-greedy: the order in which the threads of a block run
  *   VL_CUDA_ON_CPU_SEED      of random and warp-greedy (default 1)

@@ -1,4 +1,4 @@
-"""Reads an activation cache as a stranger would: with h5py and docs/FORMATS.md alone.
+"""Reads an activation cache as a stranger would: with h5py and docs/reference/formats.md alone.
 
     check_cache.py CACHE            checks the schema, the virtual dataset against the shards, the split
     check_cache.py --self-test PROGRAM

@@ -87,7 +87,7 @@ def formats():
     known = set(re.search(r"exports +(.*)", run("--version")).group(1).split(", "))
     if named != known:
         failures.append(f"README names the formats {sorted(named)}, the program has {sorted(known)}")
-    interop = (source / "docs/INTEROP.md").read_text(encoding="utf-8")
+    interop = (source / "docs/reference/interop.md").read_text(encoding="utf-8")
     for name, types, back in re.findall(r"^\| `([\w-]+)` \|[^|]*\|([^|]*)\|([^|]*)\|$", interop, re.M):
         named.discard(name)
         for dtype in re.findall(r"\w+", types):
@@ -96,7 +96,7 @@ def formats():
             if back.strip().startswith("yes"):
                 run("verify", out, "--against", "cache", "--lens", "lens")
     if named:
-        failures.append(f"docs/INTEROP.md says nothing of {sorted(named)}")
+        failures.append(f"docs/reference/interop.md says nothing of {sorted(named)}")
 
 
 def families():

@@ -3,7 +3,7 @@
 
     python make_patches_golden.py          # packages: tools/demo_vlm/requirements.txt; again whenever the model changes
 
-Float32, one thread. Of the first LINES lines of samples.jsonl: held-out ones (the rule of docs/FORMATS.md) whose prompt
+Float32, one thread. Of the first LINES lines of samples.jsonl: held-out ones (the rule of docs/reference/formats.md) whose prompt
 names one object of the picture, the first of each picture."""
 import hashlib
 import json

@@ -2,7 +2,7 @@
  * and with single bytes changed, which is where readers of lengths and offsets go wrong.
  *
  * --isolated FILE ...: each variant in a process of its own, for files that HDF5 reads. What kills that process is ours
- * unless the trace begins inside libhdf5 (docs/LIMITS.md lists such crashes). */
+ * unless the trace begins inside libhdf5 (docs/reference/limits.md lists such crashes). */
 #include <execinfo.h>
 #include <signal.h>
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs the fuzz programs one after the other: run.sh FOLDER SECONDS [TARGET...]
 # FOLDER is the build with the preset fuzz. What grows (corpora, findings, logs) lies in FOLDER/grown.
-# A finding in our own code ends with exit code 1; a crash inside libhdf5 is counted and kept (docs/LIMITS.md).
+# A finding in our own code ends with exit code 1; a crash inside libhdf5 is counted and kept (docs/reference/limits.md).
 set -u
 folder=$1
 seconds=$2

@@ -23,7 +23,7 @@ def make_tokenizer():
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    text = (source / "docs/FORMATS.md").read_text(encoding="utf-8").splitlines()
+    text = (source / "docs/reference/formats.md").read_text(encoding="utf-8").splitlines()
     trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=SPECIAL, show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     raw.train_from_iterator(text, trainer)
@@ -43,7 +43,7 @@ def make_gpt2(tokenizer):
     spread(GPT2LMHeadModel(config)).save_pretrained("gpt2")
     tokenizer.save_pretrained("gpt2")
     with open("gpt2.jsonl", "w", encoding="utf-8") as f:
-        for line in (source / "docs/NUMERICS.md").read_text(encoding="utf-8").split("\n"):
+        for line in (source / "docs/reference/numerics.md").read_text(encoding="utf-8").split("\n"):
             if len(line) > 60:
                 f.write(json.dumps({"prompt": line[:100]}) + "\n")
 

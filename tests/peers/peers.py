@@ -33,7 +33,7 @@ def model_of(run):
 
 
 def unembed_of(run, model):
-    """Unembed(model) for what tuned-lens knows; for a vision-language model the way of docs/INTEROP.md."""
+    """Unembed(model) for what tuned-lens knows; for a vision-language model the way of docs/reference/interop.md."""
     if run == "text":
         return Unembed(model)
     unembed = Unembed.__new__(Unembed)

@@ -67,8 +67,8 @@ echo "== every column of vlens eval, in NumPy"
 "$python" "$source/tests/peers/metrics.py" "$source" vlm-cache vlm-lens/lens.safetensors vlm.json
 "$python" "$source/tests/peers/metrics.py" "$source" mllama-cache mllama-lens/lens.safetensors mllama.json
 
-echo "== the snippets of docs/INTEROP.md"
-"$python" "$source/tests/peers/snippets.py" "$source/docs/INTEROP.md"
+echo "== the snippets of docs/reference/interop.md"
+"$python" "$source/tests/peers/snippets.py" "$source/docs/reference/interop.md"
 "$vlens" import vlm-lens-saved --out vlm-lens-again --model vlm
 
 echo "== where cross-attention looks, in transformers"

@@ -1,8 +1,9 @@
 /* HDF5 files that may come from anyone are opened in a process of their own first.
  *
  * libhdf5 (1.10.8) can crash on a damaged file, or never come back: one wrong byte in a heap of texts is enough
- * (docs/LIMITS.md). A child that has little memory and little time tells; what it cannot open is one line of error.
- * The child is this program again, `vlens --guarded MIB:SECONDS ...`, so that it starts from a clean state. */
+ * (docs/reference/limits.md). So a child with little memory and little time opens the file first; what it cannot open
+ * is one line of error. The child is this program again, `vlens --guarded MIB:SECONDS ...`, and starts from a clean
+ * state. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

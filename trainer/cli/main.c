@@ -30,8 +30,8 @@ const cli_command cli_commands[] = {
     {"study", "CONFIG", "the whole study in one folder: evaluation, graphs, tables, pages, index",
      "study.samples names the pictures and questions. Caches and fits first where needed.", cmd_study},
     {"export", "LENS --format NAME --out PATH", "write a lens for other tools",
-     "docs/INTEROP.md shows how to load each format. --model or --cache checks that the lens belongs to it, and gives\n"
-     "tuned-lens its unembed_hash.",
+     "docs/reference/interop.md shows how to load each format. --model or --cache checks that the lens belongs to it,\n"
+     "and gives tuned-lens its unembed_hash.",
      cmd_export},
     {"import", "PATH --out LENS (--model DIR | --cache DIR)", "read a lens that another tool wrote",
      "PATH: a folder of the Python package tuned-lens (config.json, params.pt), a .npz, .h5 or lens.safetensors that\n"

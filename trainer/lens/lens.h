@@ -1,4 +1,4 @@
-/* fit/lens.h - a lens in memory and its file, as fit, eval and export share it. The file: docs/FORMATS.md. */
+/* fit/lens.h - a lens in memory and its file, as fit, eval and export share it. The file: docs/reference/formats.md. */
 #ifndef VL_FIT_LENS_H
 #define VL_FIT_LENS_H
 
