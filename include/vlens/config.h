@@ -152,15 +152,30 @@ VL_API vl_status vl_config_check(const vl_config *config, vl_error *err);
 /* The whole configuration as YAML, every key with its comment; freed by vl_release. */
 VL_API vl_status vl_config_write(char **out, const vl_config *config, vl_error *err);
 
+/* What a key affects. What a cache, checkpoint, lens or result remembers and compares follows from this. */
+typedef enum vl_affects {
+    VL_AFFECTS_FORWARD = 1, /* the states of a sample */
+    VL_AFFECTS_ROWS = 2,    /* which rows a cache holds, and how they are stored */
+    VL_AFFECTS_SPLIT = 4,   /* which samples are trained on and which are held out */
+    VL_AFFECTS_FIT = 8,     /* the adapters that come out of a fit */
+    VL_AFFECTS_EVAL = 16,   /* the numbers of an evaluation */
+    VL_AFFECTS_VIEW = 32,   /* what a page or table shows */
+    VL_AFFECTS_MACHINE = 64 /* where and how fast; no number that is compared */
+} vl_affects;
+enum { VL_AFFECTS_COUNT = 7 };
+
 /* The option table, for help texts, the manual page and completion. */
 typedef struct vl_option_info {
     const char *key;     /* "fit.learning_rate" */
     const char *type;    /* "float", "integer", "path", "bytes", "one of a | b | c" ... */
     const char *initial; /* the default as text */
     const char *help;    /* one line, with the unit */
+    unsigned affects;    /* vl_affects bits */
 } vl_option_info;
 VL_API int vl_option_count(void);
 VL_API vl_option_info vl_option_get(int index);
+/* "forward", "rows", ... of one vl_affects bit. */
+VL_API const char *vl_affects_name(vl_affects bit);
 
 #ifdef __cplusplus
 }

@@ -59,9 +59,16 @@ def check_tables(f, n):
     need(next_id.min(initial=-1) >= -1 and next_id.max(initial=-1) < f.attrs["vocab_size"], "/tokens/next_id")
 
 
+def read_settings(text):
+    """Lines "key=value"; an earlier form was a JSON object of texts."""
+    if text.startswith("{"):
+        return json.loads(text)
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
 def check_split(f):
     """The rule of the format, where the settings say which seed and share were used."""
-    settings = json.loads(f.attrs["settings"]) if "settings" in f.attrs else {}
+    settings = read_settings(f.attrs.get("settings", ""))
     if "data.samples" not in settings:
         return
     seed, share = settings["data.seed"], float(settings["data.heldout"])

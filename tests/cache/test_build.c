@@ -298,9 +298,10 @@ static void test_settings(void **state)
     char path[TEMP_PATH_SIZE];
     static const struct {
         const char *key, *other, *back;
-    } cases[] = {{"cache.positions.image", "6", "5"}, {"data.heldout", "0.2", "0.3"},    {"data.seed", "1", "42"},
-                 {"cache.dtype", "float32", "auto"},  {"data.exif", "false", "true"},    {"data.max_samples", "3", "0"},
-                 {"data.max_tokens", "500", "0"},     {"cache.shard_tokens", "41", "40"}};
+    } cases[] = {
+        {"cache.positions.image", "6", "5"}, {"data.heldout", "0.2", "0.3"},     {"data.seed", "1", "42"},
+        {"cache.dtype", "float32", "auto"},  {"data.exif", "false", "true"},     {"data.max_samples", "3", "0"},
+        {"data.max_tokens", "500", "0"},     {"cache.shard_tokens", "41", "40"}, {"cache.batch_tokens", "70", "50"}};
     assert_int_equal(session_open(&s, LLAVA), VL_OK);
     set_samples(&s, *state, SAMPLES);
     must_build(&s, &first);
@@ -312,7 +313,6 @@ static void test_settings(void **state)
         set(&s, "%s=%s", cases[i].key, cases[i].back);
     }
     /* Again the same: at once. */
-    set(&s, "cache.batch_tokens=70");
     must_build(&s, &plan);
     assert_int_equal(plan.n_forward_tokens, 0);
     for (int c = 0; c < VL_CLASS_COUNT; c++)

@@ -9,19 +9,45 @@
 #include "trainer/base/mem.h"
 #include "trainer/base/sha256.h"
 #include "trainer/base/version.h"
-#include "trainer/cache/settings.h"
+#include "trainer/config/settings.h"
+
+static vl_cache_dtype dtype_choice(vl_dtype dtype)
+{
+    return dtype == VL_F16 ? VL_CACHE_F16 : dtype == VL_F32 ? VL_CACHE_F32 : VL_CACHE_BF16;
+}
 
 static vl_status make_settings(vl_cache_job *job, vl_error *err)
 {
     const vl_config *config = job->config;
-    char hash[VL_SHA256_HEX];
+    char hash[VL_SHA256_HEX + 8] = "sha256:";
     bool text = config->data.text && config->data.text[0];
     const char *path = text ? config->data.text : config->data.samples;
     if (!path || !path[0])
         return vl_fail(err, VL_EINVAL, "data.samples (a JSONL file) or data.text (a corpus) is missing");
-    VL_TRY(vl_sha256_file(path, hash, err));
-    vl_settings_source source = {config, job->info, job->meta.fingerprint, hash, job->meta.dtype};
-    return vl_settings_make(&job->meta.settings, &source, err);
+    VL_TRY(vl_sha256_file(path, hash + 7, err));
+    const vl_fact facts[] = {{"model", job->info->path},
+                             {"fingerprint", job->meta.fingerprint},
+                             {text ? "data.text" : "data.samples", hash}};
+    vl_config resolved = *config; /* auto and what it means are the same cache */
+    resolved.cache.dtype = dtype_choice(job->meta.dtype);
+    return vl_settings_make(&job->meta.settings, &resolved, VL_AFFECTS_FORWARD | VL_AFFECTS_ROWS | VL_AFFECTS_SPLIT,
+                            facts, 3, err);
+}
+
+vl_status vl_job_check_settings(const vl_cache_job *job, const char *path, const char *stored, vl_error *err)
+{
+    vl_settings_difference d;
+    if (!stored)
+        return vl_fail(err, VL_EMISMATCH,
+                       "%s: this cache has no attribute \"settings\": it was not made by vlens cache; --fresh replaces "
+                       "it",
+                       path);
+    VL_TRY(vl_settings_compare(&d, stored, job->meta.settings, err));
+    if (!d.key[0])
+        return VL_OK;
+    return vl_fail(err, VL_EMISMATCH,
+                   "%s: this cache was made with %s: \"%s\", the configuration says \"%s\"; --fresh rebuilds it", path,
+                   d.key, d.then, d.now);
 }
 
 static vl_dtype choose_dtype(vl_cache_dtype dtype)

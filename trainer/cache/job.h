@@ -44,6 +44,9 @@ typedef struct vl_cache_job {
 vl_status vl_job_open(vl_cache_job *out, const vl_config *config, vl_model *model, const vl_observer *observer,
                       vl_error *err);
 void vl_job_close(vl_cache_job *job);
+/* VL_EMISMATCH that names `path` and the first key that `stored` (the settings of a cache file; NULL: it has none) has
+ * otherwise. */
+vl_status vl_job_check_settings(const vl_cache_job *job, const char *path, const char *stored, vl_error *err);
 /* Reads the samples. */
 vl_status vl_job_read(vl_cache_job *job, vl_error *err);
 /* Hashes the images and decides which samples are held out. */

@@ -13,7 +13,7 @@ typedef struct vl_cache_meta {
     char uuid[VL_UUID_SIZE]; /* of a shard; "" elsewhere */
     /* Owned; NULL where the file has none. */
     char *model_id, *model_type, *created, *vlens_version, *config;
-    char *settings; /* cache/settings.h: what the cache was made with */
+    char *settings; /* config/settings.h: what the cache was made with */
 } vl_cache_meta;
 
 /* Everything but `complete`, which vl_meta_complete writes last. */

@@ -11,7 +11,6 @@
 #include "trainer/cache/index.h"
 #include "trainer/cache/job.h"
 #include "trainer/cache/open.h"
-#include "trainer/cache/settings.h"
 
 /* ---- names ------------------------------------------------------------------------------------------------- */
 
@@ -118,7 +117,7 @@ vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, const vl_cache_job
         status = vl_meta_read(&meta, file, err);
     vl_h5_close(&file);
     if (status == VL_OK) {
-        status = vl_settings_compare(meta.settings, job->meta.settings, path, err);
+        status = vl_job_check_settings(job, path, meta.settings, err);
         vl_meta_clear(&meta);
     }
     vl_free(path);

@@ -5,7 +5,6 @@
 #include "trainer/base/mem.h"
 #include "trainer/cache/index.h"
 #include "trainer/cache/job.h"
-#include "trainer/cache/settings.h"
 
 vl_status vl_job_cut(vl_cache_job *job, vl_error *err)
 {
@@ -74,7 +73,7 @@ static vl_status look_at(vl_cache_job *job, int64_t number, const char *path, vl
             vl_job_message(job, true, "a shard is damaged and is made again: %s", reason.message);
         return VL_OK;
     }
-    vl_status status = vl_settings_compare(shard.meta.settings, job->meta.settings, path, err);
+    vl_status status = vl_job_check_settings(job, path, shard.meta.settings, err);
     if (status == VL_OK) {
         status = match_samples(job, range, &shard, err);
         if (status != VL_OK)

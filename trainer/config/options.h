@@ -1,7 +1,7 @@
-/* base/options.h - one table of every configuration key, from which reading, writing, --set, help, the manual page and
- * completion all follow. */
-#ifndef VL_BASE_OPTIONS_H
-#define VL_BASE_OPTIONS_H
+/* config/options.h - one table of every configuration key, from which reading, writing, --set, help, the manual page
+ * and completion all follow. */
+#ifndef VL_CONFIG_OPTIONS_H
+#define VL_CONFIG_OPTIONS_H
 
 #include <stddef.h>
 
@@ -23,6 +23,7 @@ typedef struct vl_option {
     const char *key;
     vl_option_type type;
     size_t offset;
+    unsigned affects;    /* vl_affects bits: what is no longer what it was when this key changes */
     const char *initial; /* as text; "" is NULL for VL_OPTION_TEXT */
     const char *names;   /* "a|b|c" in the order of the enum */
     double min, max;     /* of numbers */

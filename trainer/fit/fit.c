@@ -10,7 +10,6 @@
 #include "trainer/base/lock.h"
 #include "trainer/base/mem.h"
 #include "trainer/fit/session.h"
-#include "trainer/fit/settings.h"
 
 static vl_status check_config(const vl_config *config, int64_t n_layers, vl_error *err)
 {
@@ -115,7 +114,7 @@ static vl_status open_session(vl_fit_session *s, const vl_fit_options *options, 
     VL_TRY(check_config(s->config, s->n_layers, err));
     VL_TRY(open_head(s, options, err));
     VL_TRY(vl_plan_new(&s->plan, s->config, s->cache, err));
-    VL_TRY(vl_fit_settings_text(&s->settings, s->config, &s->plan, vl_head_get_info(s->head)->fingerprint, err));
+    VL_TRY(vl_fit_settings_make(s, err));
     VL_TRY(make_layers(s, err));
     VL_TRY(share_out(s, options->team, err));
     return make_paths(s, err);

@@ -8,7 +8,6 @@
 #include "trainer/base/mem.h"
 #include "trainer/lens/lens.h"
 #include "trainer/fit/session.h"
-#include "trainer/fit/settings.h"
 
 enum { CURVE_POINTS = 48 };
 
@@ -247,8 +246,7 @@ vl_status vl_fit_find_finished(bool *finished, vl_fit_result *result, const vl_f
     if (!vl_path_exists(s->lens_path))
         return VL_OK;
     VL_TRY(vl_lens_open(&lens, s->lens_path, err));
-    const char *settings = vl_lens_settings(lens);
-    vl_status status = vl_fit_settings_compare(s->lens_path, settings ? settings : "", s->settings, err);
+    vl_status status = vl_fit_settings_check(s, s->lens_path, vl_lens_settings(lens), err);
     vl_lens_close(lens);
     if (status != VL_OK)
         return status;

@@ -9,7 +9,6 @@
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
 #include "trainer/fit/session.h"
-#include "trainer/fit/settings.h"
 #include "trainer/hf/safetensors.h"
 
 /* "checkpoint.safetensors", "checkpoint-2-of-4.safetensors". */
@@ -95,7 +94,7 @@ static vl_status check(vl_fit_session *s, const vl_safetensors *file, vl_error *
     if (!version || strcmp(version, VL_FIT_CHECKPOINT) != 0)
         return vl_fail(err, VL_EMISMATCH, "%s: a checkpoint of form %.20s, this vlens has %s: start over (--fresh)",
                        path, version ? version : "(none)", VL_FIT_CHECKPOINT);
-    VL_TRY(vl_fit_settings_compare(path, settings ? settings : "", s->settings, err));
+    VL_TRY(vl_fit_settings_check(s, path, settings, err));
     double spent = seconds ? strtod(seconds, NULL) : 0;
     s->earlier_seconds = spent > s->earlier_seconds ? spent : s->earlier_seconds;
     return VL_OK;

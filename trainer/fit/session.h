@@ -63,7 +63,7 @@ typedef struct vl_fit_session {
     vl_notice notice;
     vl_head *head;
     char *lens_path, *checkpoint_path, *metrics_path;
-    char *settings; /* settings.h */
+    char *settings; /* config/settings.h: what decides the parameters */
     int64_t d_model, n_layers;
     vl_plan plan;
     vl_sampler sampler;
@@ -137,6 +137,10 @@ static inline bool vl_fit_is_leader(const vl_fit_session *session)
 {
     return session->share.member == 0;
 }
+
+/* settings.c: session->settings; and VL_EMISMATCH that names `path` and the first key that `stored` has otherwise. */
+vl_status vl_fit_settings_make(vl_fit_session *session, vl_error *err);
+vl_status vl_fit_settings_check(const vl_fit_session *session, const char *path, const char *stored, vl_error *err);
 
 /* memory.c: what the fit takes of a device with memory of its own. It decides how many layers fly at once, and says so.
  * VL_ENOMEM: not even one layer fits. */
