@@ -1,21 +1,36 @@
 #!/bin/sh
-# Installs the Debian packages that vlens builds with. Idempotent: with nothing missing it prints one line and ends.
-# `install-deps.sh --check` only says what is missing (exit 1), and changes nothing.
-# `install-deps.sh PACKAGE...` installs those in their place: what only some tests need.
+# The Debian packages that vlens needs. Idempotent: with nothing missing it prints one line and ends.
+#   install-deps.sh            installs what the build needs
+#   install-deps.sh --check    only says what is missing and how to install it (exit 1); changes nothing
+#   install-deps.sh --group G  installs what the tests need beyond that: G is test or long
+#   install-deps.sh PACKAGE... installs these
 set -eu
 
-packages="python3 build-essential cmake ninja-build pkg-config
+build="python3 build-essential cmake ninja-build pkg-config
 libhdf5-dev libdnnl-dev libopenblas0-openmp libopenblas-openmp-dev libjansson-dev libyaml-dev libpcre2-dev
-libutf8proc-dev libstb-dev libjpeg-dev zlib1g-dev libjs-chart.js libcmocka-dev
-libopenmpi-dev openmpi-bin debootstrap"
+libutf8proc-dev libstb-dev libjpeg-dev zlib1g-dev libjs-chart.js libcmocka-dev"
+test="libopenmpi-dev openmpi-bin clang-format clang-tidy"
+long="debootstrap valgrind lintian"
 
 check=false
-if [ "${1:-}" = --check ]; then
-    check=true
-    shift
-fi
-[ $# -eq 0 ] || packages=$*
+packages=$build
+case "${1:-}" in
+--check) check=true ;;
+--group)
+    case "${2:-}" in
+    test) packages=$test ;;
+    long) packages="$test $long" ;;
+    *) echo "install-deps: expected --group test or --group long" >&2; exit 2 ;;
+    esac ;;
+"") ;;
+*) packages=$* ;;
+esac
 
+if ! command -v dpkg-query >/dev/null; then
+    echo "install-deps: no Debian here; CMake will say which library it misses. The packages, by Debian's names:" \
+        $packages >&2
+    exit 0
+fi
 missing=""
 for package in $packages; do
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
@@ -23,12 +38,10 @@ for package in $packages; do
         missing="$missing $package"
     fi
 done
-if [ -z "$missing" ]; then
-    echo "install-deps: everything is there"
-    exit 0
-fi
+[ -n "$missing" ] || exit 0
 if $check; then
-    echo "install-deps: missing:$missing"
+    echo "These Debian packages are missing:$missing" >&2
+    echo "\`make deps\` installs them, or: sudo apt-get install$missing" >&2
     exit 1
 fi
 

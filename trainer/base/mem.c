@@ -74,6 +74,7 @@ char *vl_strdup(const char *text)
     return vl_strndup(text, strlen(text));
 }
 
+#undef vl_fail_nomem
 vl_status vl_fail_nomem(vl_error *err, const char *what)
 {
     return vl_fail(err, VL_ENOMEM, "out of memory: %s", what);

@@ -31,5 +31,8 @@ bool vl_add_size(size_t *out, size_t a, size_t b);
 
 /* The failure of an allocation as a status: `if (!p) return vl_fail_nomem(err, "tokenizer");` */
 vl_status vl_fail_nomem(vl_error *err, const char *what);
+#ifdef __clang_analyzer__ /* as in status.h */
+#define vl_fail_nomem(err, what) ((void)vl_fail_nomem(err, what), VL_ENOMEM)
+#endif
 
 #endif

@@ -32,6 +32,7 @@ static void keep_one_line(char *text)
             *c = '?';
 }
 
+#undef vl_fail
 vl_status vl_fail(vl_error *err, vl_status status, const char *format, ...)
 {
     if (err) {
@@ -45,6 +46,7 @@ vl_status vl_fail(vl_error *err, vl_status status, const char *format, ...)
     return status;
 }
 
+#undef vl_fail_errno
 vl_status vl_fail_errno(vl_error *err, vl_status status, const char *format, ...)
 {
     int saved = errno;
@@ -61,6 +63,7 @@ vl_status vl_fail_errno(vl_error *err, vl_status status, const char *format, ...
     return status;
 }
 
+#undef vl_error_prefix
 vl_status vl_error_prefix(vl_error *err, vl_status status, const char *format, ...)
 {
     if (err) {

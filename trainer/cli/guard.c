@@ -203,7 +203,7 @@ static int start(pid_t *child, const task *t)
     int n = 3;
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     if (length <= 0)
-        return errno;
+        return ENOENT;
     program[length] = 0;
     snprintf(limits, sizeof limits, "%lld:%lld", (long long)t->mib, (long long)t->seconds);
     for (char **a = t->arguments; *a; a++) {

@@ -14,6 +14,8 @@
 #include <cuda_runtime_api.h>
 #endif
 
+/* Lists of names. */
+// clang-format off
 #define VALUE(name) printf("%s = %lld\n", #name, (long long)(name));
 #define SIZE(type)  printf("%s: %zu bytes, aligned to %zu\n", #type, sizeof(type), alignof(type));
 
@@ -92,6 +94,7 @@ static unsigned bits_of(float value)
 
 /* Every 16-bit pattern widened, and fp32 patterns of every exponent and rounding rounded: one hash of each. NaNs are
  * counted and hashed too. */
+// clang-format on
 static void conversions()
 {
     unsigned long long widened[2] = {0, 0}, rounded[2] = {0, 0};
