@@ -228,6 +228,25 @@ vl_status vl_publish_file(const char *temporary, const char *path, vl_error *err
     return status == VL_OK ? sync_parent(path, err) : status;
 }
 
+vl_status vl_move_aside(char **out, const char *path, vl_error *err)
+{
+    size_t size = strlen(path) + 32;
+    struct stat info;
+    char *to = vl_alloc(size, 1);
+    if (!to)
+        return vl_fail_nomem(err, path);
+    for (int n = 1; n == 1 || lstat(to, &info) == 0; n++)
+        snprintf(to, size, "%s.replaced-%d", path, n);
+    vl_status status = VL_OK;
+    if (rename(path, to) != 0)
+        status = vl_fail_errno(err, VL_EIO, "%s: cannot be moved aside to %s", path, to);
+    if (status == VL_OK && out)
+        *out = to;
+    else
+        vl_free(to);
+    return status;
+}
+
 static bool is_temporary_of(const char *name, const char *base)
 {
     static const char mark[] = ".tmp-";

@@ -46,6 +46,10 @@ vl_status vl_atomic_write(const char *path, const void *data, size_t size, vl_er
 /* fsyncs an already closed file, renames it to `path`, fsyncs the folder (for files that a library writes). */
 vl_status vl_publish_file(const char *temporary, const char *path, vl_error *err);
 
+/* Gives a file that vlens did not write another name, "<path>.replaced-1" or the next that is free. Where `out` is not
+ * NULL it is that name, freed with vl_free. */
+vl_status vl_move_aside(char **out, const char *path, vl_error *err);
+
 /* Removes `<path>.tmp-<digits>` that writers left which were killed; nobody else may be writing `path`. */
 void vl_atomic_clean(const char *path);
 

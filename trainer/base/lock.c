@@ -18,7 +18,8 @@
 enum { TEXT_SIZE = 512, FIELD_SIZE = 65 };
 
 typedef struct holder {
-    long pid; /* 0: the file says nothing */
+    long pid;     /* 0: the file says nothing */
+    bool foreign; /* it says something else: not a lock of vlens */
     char host[FIELD_SIZE], boot[FIELD_SIZE], since[FIELD_SIZE];
 } holder;
 
@@ -58,6 +59,7 @@ static holder read_holder(int fd)
     text[n > 0 ? n : 0] = 0;
     if (sscanf(text, "pid %ld host %64s boot %64s since %64s", &h.pid, h.host, h.boot, h.since) != 4 || h.pid < 1)
         h.pid = 0;
+    h.foreign = h.pid == 0 && n > 0 && strncmp(text, "pid ", 4) != 0;
     return h;
 }
 
@@ -126,6 +128,9 @@ static vl_status try_once(vl_lock *lock, bool *again, const char *folder, vl_err
         return VL_OK;
     }
     holder self = find_self(), h = read_holder(lock->fd);
+    if (h.foreign)
+        return vl_fail(err, VL_EMISMATCH, "%s: is no lock of vlens: move it away, or choose another folder",
+                       lock->path);
     VL_TRY(judge(lock, &h, &self, locks, folder, err));
     return write_holder(lock->fd, &self, lock->path, err);
 }

@@ -11,12 +11,32 @@
 
 /* ---- running ----------------------------------------------------------------------------------------------- */
 
+static vl_status put_away(const vl_cache_job *job, const char *name, bool *found, vl_error *err)
+{
+    char *path = vl_path_join(job->directory, name);
+    if (!path)
+        return vl_fail_nomem(err, name);
+    *found = vl_path_exists(path);
+    vl_status status = vl_job_put_away(job, path, err);
+    vl_free(path);
+    return status;
+}
+
+static vl_status put_away_shard(const vl_cache_job *job, int64_t number, bool *found, vl_error *err)
+{
+    char name[VL_SHARD_NAME_SIZE];
+    vl_shard_name(name, number);
+    return put_away(job, name, found, err);
+}
+
 /* Batches never cross the border of a shard: a run that is resumed there, or shared out, forms the same batches as an
  * unbroken one, so that even sums which depend on the shape of a batch come out with the same bits. */
 static vl_status run_shard(vl_cache_job *job, vl_batch *batch, vl_write_queue *queue, int64_t number, vl_error *err)
 {
     const vl_shard_range *range = &job->shards[number];
     int64_t rows = 0, next = range->first, end = range->first + range->n;
+    bool found;
+    VL_TRY(put_away_shard(job, number, &found, err)); /* a damaged one, or another program's */
     vl_queue_start_shard(queue, number);
     while (next < end) {
         VL_TRY(vl_batch_collect(batch, &next, end, err));
@@ -162,34 +182,21 @@ static vl_status dry_run(vl_cache_job *job, vl_cache_plan *plan, bool fresh, vl_
     return measure(&plan->seconds, job, err);
 }
 
-static vl_status remove_file(const vl_cache_job *job, const char *name, bool *removed, vl_error *err)
-{
-    char *path = vl_path_join(job->directory, name);
-    if (!path)
-        return vl_fail_nomem(err, name);
-    *removed = remove(path) == 0;
-    vl_free(path);
-    return VL_OK;
-}
-
 /* The first member takes the folder for all and makes it ready while the others wait: no index (it must never list a
  * shard of another time), and no shards behind the last. */
 static vl_status make_ready(const vl_cache_job *job, bool fresh, vl_lock *lock, vl_error *err)
 {
-    bool removed;
+    bool found;
     if (vl_team_rank(job->team) > 0)
         return VL_OK;
     VL_TRY(vl_make_directories(job->directory, err));
     VL_TRY(vl_lock_take(lock, job->directory, err));
     if (lock->stale[0])
         vl_job_message(job, false, "%s: the run before was cut off (%s)", job->directory, lock->stale);
-    VL_TRY(vl_cache_remove_files(job->directory, !fresh, err));
-    VL_TRY(remove_file(job, "index.h5", &removed, err));
-    for (int64_t i = job->n_shards; removed || i == job->n_shards; i++) {
-        char name[VL_SHARD_NAME_SIZE];
-        vl_shard_name(name, i);
-        VL_TRY(remove_file(job, name, &removed, err));
-    }
+    VL_TRY(vl_job_clear_folder(job, !fresh, err));
+    VL_TRY(put_away(job, "index.h5", &found, err));
+    for (int64_t i = job->n_shards; found || i == job->n_shards; i++)
+        VL_TRY(put_away_shard(job, i, &found, err));
     return VL_OK;
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "trainer/base/mem.h"
 
@@ -77,18 +78,75 @@ vl_status vl_h5_refuse(vl_error *err, vl_status status, vl_h5 object, const char
 
 /* ---- files ------------------------------------------------------------------------------------------------- */
 
+/* Properties of opening. Without `locking` no lock is asked for: some network file systems have none. The environment
+ * variable HDF5_USE_FILE_LOCKING, which the HDF5 library reads, goes before. */
+static hid_t access_list(bool locking)
+{
+    hid_t plist = H5Pcreate(H5P_FILE_ACCESS);
+    H5Pset_file_locking(plist, locking, true);
+    return plist;
+}
+
+static void take_stack(stack_text *stack)
+{
+    stack->text[0] = 0;
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, stack);
+    H5Eclear2(H5E_DEFAULT);
+}
+
+static hid_t open_or_create(const char *path, hid_t creation, bool locking, stack_text *stack)
+{
+    hid_t access = access_list(locking);
+    hid_t file =
+        creation >= 0 ? H5Fcreate(path, H5F_ACC_TRUNC, creation, access) : H5Fopen(path, H5F_ACC_RDONLY, access);
+    if (file < 0)
+        take_stack(stack); /* before the next call clears it */
+    H5Pclose(access);
+    return file;
+}
+
+typedef enum lock_fault { LOCK_FINE = 0, LOCK_HELD, LOCK_MISSING } lock_fault;
+
+/* Whether a file could not be opened because of its lock: held by another, or not to be had on this file system. */
+static lock_fault find_lock_fault(const stack_text *stack)
+{
+    if (strstr(stack->text, "file locking flag values don't match")) /* it is open already, without a lock */
+        return LOCK_MISSING;
+    if (!strstr(stack->text, "unable to lock file"))
+        return LOCK_FINE;
+    return strstr(stack->text, strerror(EWOULDBLOCK)) ? LOCK_HELD : LOCK_MISSING;
+}
+
+/* Locks as far as there are any. creation >= 0: a new file. */
+static vl_status open_file(vl_h5 *out, const char *path, hid_t creation, vl_error *err)
+{
+    stack_text stack;
+    lock_fault fault = LOCK_FINE;
+    *out = open_or_create(path, creation, true, &stack);
+    if (*out < 0 && (fault = find_lock_fault(&stack)) == LOCK_MISSING) {
+        *out = open_or_create(path, creation, false, &stack);
+        fault = *out < 0 ? find_lock_fault(&stack) : LOCK_FINE;
+    }
+    if (*out >= 0)
+        return VL_OK;
+    if (fault != LOCK_FINE)
+        return vl_fail(err, VL_EBUSY,
+                       "%s: locked: another program has it open for writing (where that is not so, "
+                       "HDF5_USE_FILE_LOCKING=FALSE opens it without a lock)",
+                       path);
+    if (creation >= 0)
+        return vl_fail(err, VL_EIO, "%s: cannot create: %s", path, stack.text);
+    return vl_fail(err, VL_EFORMAT, "%s: cannot be opened as an HDF5 file: %s", path, stack.text);
+}
+
 vl_status vl_h5_create(vl_h5 *out, const char *path, vl_error *err)
 {
     vl_h5_quiet();
     hid_t plist = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_obj_track_times(plist, 0);
-    *out = H5Fcreate(path, H5F_ACC_TRUNC, plist, H5P_DEFAULT);
+    vl_status status = open_file(out, path, plist, err);
     H5Pclose(plist);
-    if (*out < 0) {
-        vl_status status = vl_h5_fail(err, -1, "cannot create");
-        return vl_error_prefix(err, status, "%s: ", path);
-    }
-    return VL_OK;
+    return status;
 }
 
 vl_status vl_h5_open(vl_h5 *out, const char *path, vl_error *err)
@@ -100,13 +158,9 @@ vl_status vl_h5_open(vl_h5 *out, const char *path, vl_error *err)
         return vl_fail_errno(err, VL_EIO, "%s: cannot open", path);
     if (!S_ISREG(info.st_mode))
         return vl_fail(err, VL_EIO, "%s: not a regular file", path);
-    *out = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (*out >= 0)
-        return VL_OK;
-    stack_text stack = {""};
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &stack);
-    H5Eclear2(H5E_DEFAULT);
-    return vl_fail(err, VL_EFORMAT, "%s: cannot be opened as an HDF5 file: %s", path, stack.text);
+    if (access(path, R_OK) != 0) /* the library would call it damaged */
+        return vl_fail_errno(err, VL_EIO, "%s: cannot open", path);
+    return open_file(out, path, -1, err);
 }
 
 vl_status vl_h5_finish(vl_h5 *file, vl_error *err)

@@ -45,7 +45,8 @@ vl_status vl_h5_refuse(vl_error *err, vl_status status, vl_h5 object, const char
 
 /* A new file in the place of an old one. Equal contents give equal bytes: no times are stored. */
 vl_status vl_h5_create(vl_h5 *out, const char *path, vl_error *err);
-/* Read-only. Errors: VL_EIO (missing, locked), VL_EFORMAT (no HDF5 file, truncated). */
+/* Read-only. Errors: VL_EIO (missing), VL_EBUSY (locked), VL_EFORMAT (no HDF5 file, truncated). Where a file system has
+ * no locks, files are opened and made without. */
 vl_status vl_h5_open(vl_h5 *out, const char *path, vl_error *err);
 /* Flushes and closes a file that was written; *file becomes none. */
 vl_status vl_h5_finish(vl_h5 *file, vl_error *err);

@@ -39,8 +39,8 @@ vl_status vl_job_check_settings(const vl_cache_job *job, const char *path, const
     vl_settings_difference d;
     if (!stored)
         return vl_fail(err, VL_EMISMATCH,
-                       "%s: this cache has no attribute \"settings\": it was not made by vlens cache; --fresh replaces "
-                       "it",
+                       "%s: this cache has no attribute \"settings\": it was not made by vlens cache; --fresh "
+                       "moves it aside and makes one here",
                        path);
     VL_TRY(vl_settings_compare(&d, stored, job->meta.settings, err));
     if (!d.key[0])

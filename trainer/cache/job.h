@@ -67,11 +67,21 @@ vl_status vl_job_progress(vl_cache_job *job, const char *stage, const char *unit
 
 /* ---- files of earlier runs (resume.c) ---------------------------------------------------------------------- */
 
-/* Removes shards, index and temporary files by their names, or (only_temporary) what a killed run left half-written. */
-vl_status vl_cache_remove_files(const char *directory, bool only_temporary, vl_error *err);
+/* Puts shards and index away by their names, and removes what a killed run left half-written; with `only_temporary`
+ * that alone. */
+vl_status vl_job_clear_folder(const vl_cache_job *job, bool only_temporary, vl_error *err);
 /* Whether a whole cache made with the same settings lies there; then *plan (may be NULL) is what it holds. Another one
  * is VL_EMISMATCH. */
 vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, const vl_cache_job *job, vl_error *err);
+
+/* ---- whose a file is (owner.c) ----------------------------------------------------------------------------- */
+
+/* Whether vlens cache wrote a file. Errors: VL_EBUSY (locked), VL_EIO. */
+vl_status vl_cache_is_ours(bool *ours, const char *path, vl_error *err);
+/* Removes a file that vlens cache wrote; moves any other aside, and says so. */
+vl_status vl_job_put_away(const vl_cache_job *job, const char *path, vl_error *err);
+/* Whether any shard of the folder is one that vlens cache wrote. */
+vl_status vl_job_folder_is_ours(bool *ours, const vl_cache_job *job, vl_error *err);
 
 /* ---- shards (shards.c) ------------------------------------------------------------------------------------- */
 

@@ -34,8 +34,24 @@ static bool is_ours(const char *name, bool *temporary)
     return at && (*at == 0 || *temporary);
 }
 
-vl_status vl_cache_remove_files(const char *directory, bool only_temporary, vl_error *err)
+static vl_status remove_temporary(DIR *dir, const char *directory, const char *name, vl_error *err)
 {
+    if (unlinkat(dirfd(dir), name, 0) != 0 && errno != ENOENT)
+        return vl_fail_errno(err, VL_EIO, "%s/%s: cannot remove", directory, name);
+    return VL_OK;
+}
+
+static vl_status put_away(const vl_cache_job *job, const char *name, vl_error *err)
+{
+    char *path = vl_path_join(job->directory, name);
+    vl_status status = path ? vl_job_put_away(job, path, err) : vl_fail_nomem(err, name);
+    vl_free(path);
+    return status;
+}
+
+vl_status vl_job_clear_folder(const vl_cache_job *job, bool only_temporary, vl_error *err)
+{
+    const char *directory = job->directory;
     vl_status status = VL_OK;
     DIR *dir = opendir(directory);
     if (!dir)
@@ -44,8 +60,7 @@ vl_status vl_cache_remove_files(const char *directory, bool only_temporary, vl_e
         bool temporary;
         if (!is_ours(e->d_name, &temporary) || (only_temporary && !temporary))
             continue;
-        if (unlinkat(dirfd(dir), e->d_name, 0) != 0 && errno != ENOENT)
-            status = vl_fail_errno(err, VL_EIO, "%s/%s: cannot remove", directory, e->d_name);
+        status = temporary ? remove_temporary(dir, directory, e->d_name, err) : put_away(job, e->d_name, err);
     }
     closedir(dir);
     return status;
@@ -99,30 +114,57 @@ static vl_status describe(vl_cache_plan *plan, const vl_cache *cache, vl_error *
     return count_images(plan, cache, err);
 }
 
+/* An index that cannot be read: mended where the shards beside it are of vlens, refused where nothing says whose it is.
+ * A file that is only locked or may not be read is neither. */
+static vl_status judge_unreadable(const vl_cache_job *job, vl_status status, const vl_error *reason, vl_error *err)
+{
+    bool ours;
+    if (status != VL_EFORMAT && status != VL_EUNSUPPORTED)
+        return vl_fail(err, status, "%s", reason->message);
+    VL_TRY(vl_job_folder_is_ours(&ours, job, err));
+    if (status == VL_EUNSUPPORTED || !ours)
+        return vl_fail(err, status,
+                       "%.380s; nothing says that vlens wrote it: --fresh moves it aside and makes a cache here",
+                       reason->message);
+    vl_job_message(job, true, "the cache is damaged and is mended: %s", reason->message);
+    return VL_OK;
+}
+
+/* The settings first: a cache with other settings is an error whether or not it is whole. */
+static vl_status check_index(bool *readable, const vl_cache_job *job, const char *path, vl_error *err)
+{
+    vl_h5 file = -1;
+    vl_cache_meta meta;
+    vl_error reason = VL_ERROR_INIT;
+    vl_status status = vl_h5_open(&file, path, &reason);
+    if (status == VL_OK)
+        status = vl_meta_read(&meta, file, &reason);
+    vl_h5_close(&file);
+    *readable = status == VL_OK;
+    if (status != VL_OK)
+        return judge_unreadable(job, status, &reason, err);
+    status = vl_job_check_settings(job, path, meta.settings, err);
+    vl_meta_clear(&meta);
+    return status;
+}
+
 vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, const vl_cache_job *job, vl_error *err)
 {
     vl_cache *cache;
     vl_error reason = VL_ERROR_INIT;
+    bool readable = false;
     *found = false;
-    if (!vl_cache_exists(job->directory))
-        return VL_OK;
-    /* The settings first: a cache with other settings is an error whether or not it is whole. */
-    vl_h5 file;
-    vl_cache_meta meta;
     char *path = vl_path_join(job->directory, "index.h5");
-    if (!path)
-        return vl_fail_nomem(err, "cache");
-    vl_status status = vl_h5_open(&file, path, err);
-    if (status == VL_OK)
-        status = vl_meta_read(&meta, file, err);
-    vl_h5_close(&file);
-    if (status == VL_OK) {
-        status = vl_job_check_settings(job, path, meta.settings, err);
-        vl_meta_clear(&meta);
-    }
+    vl_status status = path ? VL_OK : vl_fail_nomem(err, "cache");
+    if (status == VL_OK && vl_path_exists(path))
+        status = check_index(&readable, job, path, err);
     vl_free(path);
-    VL_TRY(status);
-    if (vl_cache_open(&cache, job->directory, &reason) != VL_OK) {
+    if (status != VL_OK || !readable)
+        return status;
+    status = vl_cache_open(&cache, job->directory, &reason);
+    if (status == VL_EBUSY)
+        return vl_fail(err, status, "%s", reason.message);
+    if (status != VL_OK) {
         vl_job_message(job, true, "the cache is damaged and is mended: %s", reason.message);
         return VL_OK;
     }

@@ -68,12 +68,15 @@ static vl_status look_at(vl_cache_job *job, int64_t number, const char *path, vl
     range->whole = false;
     if (!vl_path_exists(path))
         return VL_OK;
-    if (vl_shard_read(&shard, path, &reason) != VL_OK) {
+    vl_status status = vl_shard_read(&shard, path, &reason);
+    if (status == VL_EBUSY || status == VL_EIO)
+        return vl_fail(err, status, "%s", reason.message);
+    if (status != VL_OK) {
         if (vl_team_rank(job->team) == 0)
             vl_job_message(job, true, "a shard is damaged and is made again: %s", reason.message);
         return VL_OK;
     }
-    vl_status status = vl_job_check_settings(job, path, shard.meta.settings, err);
+    status = vl_job_check_settings(job, path, shard.meta.settings, err);
     if (status == VL_OK) {
         status = match_samples(job, range, &shard, err);
         if (status != VL_OK)

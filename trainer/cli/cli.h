@@ -168,6 +168,8 @@ const char *cli_bytes(char out[32], double bytes);
 /* What lies at a path, by the files in it. A hub id counts as a model. */
 typedef enum cli_kind { CLI_MODEL, CLI_CACHE, CLI_LENS } cli_kind;
 cli_kind cli_kind_of(const char *path);
+/* Whether a folder holds a file of that name. */
+bool cli_holds(const char *folder, const char *name);
 
 /* The head of the model directory (or hub id) `model`, or of the cache `cache`; one of them is NULL. */
 typedef struct cli_head {

@@ -74,10 +74,10 @@ static vl_status info_cache(const char *path, const cli_common *common, vl_error
     return VL_OK;
 }
 
-static bool holds(const char *path, const char *name)
+bool cli_holds(const char *folder, const char *name)
 {
     char file[4200];
-    snprintf(file, sizeof file, "%s/%s", path, name);
+    snprintf(file, sizeof file, "%s/%s", folder, name);
     return access(file, F_OK) == 0;
 }
 
@@ -89,9 +89,9 @@ static bool ends_with(const char *text, const char *end)
 
 cli_kind cli_kind_of(const char *path)
 {
-    if (holds(path, "index.h5") || ends_with(path, ".h5"))
+    if (cli_holds(path, "index.h5") || ends_with(path, ".h5"))
         return CLI_CACHE;
-    if (holds(path, "lens.safetensors") || ends_with(path, ".safetensors"))
+    if (cli_holds(path, "lens.safetensors") || ends_with(path, ".safetensors"))
         return CLI_LENS;
     return CLI_MODEL;
 }

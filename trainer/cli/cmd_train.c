@@ -13,7 +13,7 @@ vl_status cli_ensure_cache(vl_cache **out, const vl_config *config, vl_device *d
      * elsewhere) the cache is taken as it is. */
     if (status == VL_OK)
         status = cli_guard(directory, err);
-    if (status == VL_OK && (config->model || !vl_cache_exists(directory))) {
+    if (status == VL_OK && (config->model || !cli_holds(directory, "index.h5"))) {
         status = cli_open_model(&model, config, device, err);
         vl_cache_build_options build = {.team = cli_team()};
         if (status == VL_OK)

@@ -1,5 +1,6 @@
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "trainer/cli/cli.h"
 
@@ -18,10 +19,22 @@ static void report(const char *path, const vl_reading *reading, bool quiet)
         fprintf(stderr, "warning: %s\n", info.warning);
 }
 
+/* Whether a file is a page that this command wrote: only those are replaced under the name that nobody gave. */
+static bool is_page(const char *path)
+{
+    char start[1024] = "";
+    FILE *file = fopen(path, "r");
+    size_t n = file ? fread(start, 1, sizeof start - 1, file) : 0;
+    start[n] = 0;
+    if (file)
+        fclose(file);
+    return strstr(start, "<title>vlens</title>") != NULL;
+}
+
 int cmd_view(const cli_command *self, int argc, char **argv)
 {
     cli_reading q = {.common = CLI_COMMON_INIT, .k = 5, .sample = -1, .generate = 16};
-    const char *out = "page.html";
+    const char *out = NULL;
     const cli_option options[] = {
         CLI_READING_OPTIONS(q),
         {"compare", 0, CLI_TEXT, &q.compare, "FILE", "another picture for the same prompt, beside the first"},
@@ -37,6 +50,11 @@ int cmd_view(const cli_command *self, int argc, char **argv)
         code = cli_check_reading(self, &q);
     if (code >= 0)
         return code;
+    if (!out && access("page.html", F_OK) == 0 && !is_page("page.html")) {
+        fprintf(stderr, "vlens view: page.html exists and is no page of vlens: --out gives another name\n");
+        return EXIT_FAILED;
+    }
+    out = out ? out : "page.html";
     vl_status status = cli_open_reading(&reading, &q, &err);
     if (status == VL_OK)
         status = vl_reading_write_page(out, reading, &err);

@@ -329,6 +329,7 @@ static vl_status take_output(vl_fit_session *s, vl_lock *lock, bool fresh, vl_er
     if (vl_team_rank(s->share.team) > 0)
         return VL_OK;
     VL_TRY(vl_lock_take(lock, s->config->output, err));
+    VL_TRY(vl_fit_claim(s, fresh, err));
     if (lock->stale[0])
         vl_notice_say(&s->notice, 0, "%s: the run before was cut off (%s)", s->config->output, lock->stale);
     vl_atomic_clean(s->lens_path);

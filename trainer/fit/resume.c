@@ -45,13 +45,19 @@ static vl_status list_paths(char ***out, int64_t *n, const char *folder, vl_erro
     for (struct dirent *e; status == VL_OK && (e = readdir(dir)) != NULL;) {
         if (!is_checkpoint(e->d_name))
             continue;
-        char **more = vl_realloc(paths, (size_t)*n + 1, sizeof *paths);
+        char *path = vl_path_join(folder, e->d_name);
+        if (path && !vl_fit_checkpoint_is_ours(path)) { /* other programs name theirs so too */
+            vl_free(path);
+            continue;
+        }
+        char **more = path ? vl_realloc(paths, (size_t)*n + 1, sizeof *paths) : NULL;
         paths = more ? more : paths;
-        char *path = more ? vl_path_join(folder, e->d_name) : NULL;
-        if (path)
+        if (more)
             paths[(*n)++] = path;
         else
             status = vl_fail_nomem(err, folder);
+        if (!more)
+            vl_free(path);
     }
     closedir(dir);
     if (status == VL_OK && *n > 0) {

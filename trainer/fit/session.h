@@ -163,6 +163,11 @@ vl_status vl_fit_load_teacher(vl_fit_session *session, const vl_part *whole, int
 /* Scores the layers that take part in the next step, once at each position; notes start, last and best. */
 vl_status vl_fit_validate(vl_fit_session *session, vl_error *err);
 
+/* claim.c: VL_EMISMATCH where lens, metrics or checkpoint would replace a file of another program; with `fresh` such a
+ * file is moved aside. */
+vl_status vl_fit_claim(const vl_fit_session *session, bool fresh, vl_error *err);
+bool vl_fit_checkpoint_is_ours(const char *path);
+
 /* checkpoint.c */
 vl_status vl_fit_checkpoint_save(vl_fit_session *session, vl_error *err);
 

@@ -185,6 +185,7 @@ static vl_status write_lens(vl_imported *lens, const vl_import_options *options,
                                /* measured on another model: not this lens's number */
                                .heldout_kl = warned ? NULL : lens->heldout_kl};
     VL_TRY(vl_make_directories(options->out, err));
+    VL_TRY(vl_lens_claim(options->out, err));
     VL_TRY(remove_metrics(options->out, err));
     char *file = vl_path_join(options->out, "lens.safetensors");
     vl_status status = file ? vl_lens_write(file, &content, err) : vl_fail_nomem(err, options->out);
@@ -208,6 +209,7 @@ static vl_status import_own(const vl_import_options *options, bool *warned, vl_e
     if (*warned)
         content.heldout_kl = NULL;
     VL_GOTO(vl_make_directories(options->out, err));
+    VL_GOTO(vl_lens_claim(options->out, err));
     VL_GOTO(remove_metrics(options->out, err));
     if (!(file = vl_path_join(options->out, "lens.safetensors")))
         VL_GOTO(vl_fail_nomem(err, options->out));

@@ -32,6 +32,11 @@ typedef struct vl_lens_content {
     const double *heldout_kl; /* [n_layers], NaN where unknown; or NULL */
 } vl_lens_content;
 
+/* Whether a file is a lens, or the metrics.json of a fit, that vlens wrote. What cannot be read is not. */
+bool vl_lens_is_ours(const char *path);
+bool vl_metrics_is_ours(const char *path);
+/* VL_EMISMATCH where lens.safetensors or metrics.json of a folder (which need not exist) is of another program. */
+vl_status vl_lens_claim(const char *folder, vl_error *err);
 /* <path>/lens.safetensors where `path` is a folder, otherwise `path` itself. NULL when out of memory. */
 char *vl_lens_file_path(const char *path);
 /* Writes the file at `path` whole or not at all. */

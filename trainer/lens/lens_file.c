@@ -9,6 +9,7 @@
 
 #include "trainer/base/file.h"
 #include "trainer/base/half.h"
+#include "trainer/base/json.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/sha256.h"
 #include "trainer/base/str.h"
@@ -19,6 +20,45 @@ enum { NAME_SIZE = 48, MAX_PAIRS = 16 };
 char *vl_lens_file_path(const char *path)
 {
     return vl_path_is_directory(path) ? vl_path_join(path, "lens.safetensors") : vl_strdup(path);
+}
+
+bool vl_lens_is_ours(const char *path)
+{
+    vl_safetensors *file;
+    if (vl_safetensors_open(&file, path, NULL) != VL_OK)
+        return false;
+    const char *format = vl_safetensors_metadata(file, "format");
+    bool ours = format && strcmp(format, "vlens-lens") == 0;
+    vl_safetensors_close(file);
+    return ours;
+}
+
+bool vl_metrics_is_ours(const char *path)
+{
+    json_t *root;
+    const char *format = NULL;
+    if (vl_json_read(&root, path, 64 << 20, NULL) != VL_OK)
+        return false;
+    bool ours =
+        vl_json_string(&format, root, "format", path, NULL) == VL_OK && format && strcmp(format, "vlens-metrics") == 0;
+    json_decref(root);
+    return ours;
+}
+
+static vl_status claim(const char *folder, const char *name, bool (*is_ours)(const char *path), vl_error *err)
+{
+    char *path = vl_path_join(folder, name);
+    vl_status status = path ? VL_OK : vl_fail_nomem(err, folder);
+    if (status == VL_OK && vl_path_exists(path) && !is_ours(path))
+        status = vl_fail(err, VL_EMISMATCH, "%s: was not written by vlens, or is damaged: choose another folder", path);
+    vl_free(path);
+    return status;
+}
+
+vl_status vl_lens_claim(const char *folder, vl_error *err)
+{
+    VL_TRY(claim(folder, "lens.safetensors", vl_lens_is_ours, err));
+    return claim(folder, "metrics.json", vl_metrics_is_ours, err);
 }
 
 /* The tensors of a content as entries of a file, with the memory that they need. */

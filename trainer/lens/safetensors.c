@@ -26,6 +26,8 @@ vl_status vl_export_safetensors(const vl_export_job *job, vl_error *err)
         return vl_fail_nomem(err, path);
     if (folder)
         VL_GOTO(vl_make_directories(path, err));
+    if (vl_path_exists(file) && !vl_lens_is_ours(file))
+        VL_GOTO(vl_fail(err, VL_EMISMATCH, "%s: exists and is no lens of vlens: choose another name", file));
     vl_lens_describe(&content, job->lens);
     content.dtype = dtype;
     VL_GOTO(vl_lens_write(file, &content, err));

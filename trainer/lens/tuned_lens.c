@@ -83,6 +83,19 @@ static json_t *make_config(const vl_export_job *job)
                      "vlens_heldout_kl", kl);
 }
 
+/* A folder may be that of a model, whose config.json would be lost. */
+static vl_status claim(const char *json_path, const char *params, vl_error *err)
+{
+    json_t *old = NULL;
+    bool there = vl_path_exists(json_path);
+    bool ours = there && vl_json_read(&old, json_path, 1 << 20, NULL) == VL_OK && json_object_get(old, "lens_type");
+    json_decref(old);
+    if (ours || (!there && !vl_path_exists(params)))
+        return VL_OK;
+    return vl_fail(err, VL_EMISMATCH, "%s: exists and is not of a lens: choose another folder",
+                   there ? json_path : params);
+}
+
 vl_status vl_export_tuned_lens(const vl_export_job *job, vl_error *err)
 {
     vl_status status = VL_OK;
@@ -91,6 +104,7 @@ vl_status vl_export_tuned_lens(const vl_export_job *job, vl_error *err)
     if (!config || !params || !json)
         VL_GOTO(vl_fail_nomem(err, job->path));
     VL_GOTO(vl_make_directories(job->path, err));
+    VL_GOTO(claim(json, params, err));
     VL_GOTO(write_params(params, job, err));
     VL_GOTO(vl_json_write(json, config, err));
 done:

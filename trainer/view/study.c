@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "trainer/base/file.h"
+#include "trainer/base/json.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
 #include "trainer/data/samples.h"
@@ -29,6 +30,26 @@ static const char *file_of(char path[4096], const study *s, const char *name)
 {
     int n = snprintf(path, 4096, "%s/%s", s->folder, name);
     return n > 0 && n < 4096 ? path : "";
+}
+
+/* What a study writes, it may write again; a page of another program it leaves alone. */
+static vl_status claim(const study *s, vl_error *err)
+{
+    static const char *const names[] = {"index.html", "study.json", "eval.json", "report.html"};
+    char path[4096];
+    json_t *old = NULL;
+    const char *format = NULL;
+    file_of(path, s, "study.json");
+    bool ours = vl_path_exists(path) && vl_json_read(&old, path, 256 << 20, NULL) == VL_OK &&
+                vl_json_string(&format, old, "format", path, NULL) == VL_OK && format && !strcmp(format, "vlens-study");
+    json_decref(old);
+    for (size_t i = 0; !ours && i < sizeof names / sizeof names[0]; i++)
+        if (vl_path_exists(file_of(path, s, names[i])))
+            return vl_fail(err, VL_EMISMATCH,
+                           "%s: exists, and no study.json of vlens lies beside it: choose another study.dir, or remove "
+                           "it",
+                           path);
+    return VL_OK;
 }
 
 static vl_status make_folders(const study *s, vl_error *err)
@@ -174,6 +195,7 @@ static vl_status start(study *s, vl_error *err)
     s->asked.data.max_samples = 0;
     s->asked.data.max_tokens = 0; /* bounds what is cached, not what is asked */
     VL_TRY(vl_samples_read(&s->samples, &s->asked, vl_model_tokenizer(s->in->model), err));
+    VL_TRY(claim(s, err));
     VL_TRY(make_folders(s, err));
     return vl_study_index_start(&s->index, s->in, err);
 }
