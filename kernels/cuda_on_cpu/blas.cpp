@@ -2,6 +2,7 @@
  * an algorithm fits the problem that it was chosen for and no other, at the alignments that were promised. */
 #include "kernels/cuda_on_cpu/blas.h"
 #include "kernels/cuda_on_cpu/race.h"
+#include "kernels/cuda_on_cpu/trace.h"
 
 namespace vl_sim
 {
@@ -142,6 +143,17 @@ static bool algorithm_fits(const algorithm &chosen, const description &d, const 
     return true;
 }
 
+static void say_product(traced_call *trace, const product &p)
+{
+    std::string flags = p.transpose_a ? "t" : "";
+    flags += p.transpose_b ? "T" : "";
+    flags += p.bias ? "b" : "";
+    flags += p.beta != 0 ? "r" : "";
+    trace->say("product %lld %lld %lld %d %d %s", (long long)p.d.rows, (long long)p.d.columns,
+               (long long)(p.transpose_a ? p.a.rows : p.a.columns), (int)p.a.type, (int)p.d.type,
+               flags.empty() ? "-" : flags.c_str());
+}
+
 static float scalar(const void *at)
 {
     float value;
@@ -280,6 +292,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t lightHandle, cubl
                                               cublasLtMatmulHeuristicResult_t heuristicResultsArray[],
                                               int *returnAlgoCount)
 {
+    guard held(lock());
+    traced_call trace;
+    trace.say("choose");
     *returnAlgoCount = 0;
     if (!lightHandle || requestedAlgoCount < 1)
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -305,6 +320,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lightHandle, cublasLtMatmulDesc_t
                               size_t workspaceSizeInBytes, cudaStream_t stream)
 {
     guard held(lock());
+    traced_call trace(stream);
     if (!lightHandle)
         return CUBLAS_STATUS_NOT_INITIALIZED;
     description d = describe(computeDesc, {Adesc, Bdesc, Cdesc, Ddesc});
@@ -321,5 +337,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lightHandle, cublasLtMatmulDesc_t
     if (!spans_good(p) || (algo && !algorithm_fits(content<algorithm>(algo), d, p)))
         return CUBLAS_STATUS_INVALID_VALUE;
     p.workspace_bytes = std::min<size_t>(workspaceSizeInBytes, WORKSPACE_WANTED);
+    say_product(&trace, p);
+    if (setting().dry)
+        return CUBLAS_STATUS_SUCCESS;
     return queue(stream, [p] { multiply(p); }) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }

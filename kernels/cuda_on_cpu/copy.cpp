@@ -1,6 +1,7 @@
 /* Copies and fills. Each names its direction, and both sides must be where that says and large enough. */
 #include "kernels/cuda_on_cpu/race.h"
 #include "kernels/cuda_on_cpu/sim.h"
+#include "kernels/cuda_on_cpu/trace.h"
 
 namespace vl_sim
 {
@@ -57,7 +58,15 @@ static cudaError_t queue_copy(const plane &to, const plane &from, cudaMemcpyKind
 {
     if (to.width == 0 || to.height == 0)
         return cudaSuccess;
+    traced_call trace(stream);
+    char source = trace_place(from.at), target = trace_place(to.at);
+    trace.say("copy %c %c %zu %zu", source, target, to.width * to.height, to.height);
     cudaError_t error = check_copy(to, from, kind);
+    if (error == cudaSuccess && setting().dry) {
+        for (size_t i = 0; i < to.height && source == 'd' && target != 'd'; i++)
+            memset(to.row(i), 0, to.width);
+        return cudaSuccess;
+    }
     return error ? error : queue(stream, [to, from] { copy_rows(to, from); });
 }
 
@@ -65,8 +74,10 @@ static cudaError_t queue_fill(const plane &to, int value, cudaStream_t stream)
 {
     if (to.width == 0 || to.height == 0)
         return cudaSuccess;
+    traced_call trace(stream);
+    trace.say("fill %zu", to.width * to.height);
     cudaError_t error = check_side(to, true);
-    if (error)
+    if (error || setting().dry)
         return error;
     return queue(stream, [to, value] {
         for (size_t i = 0; i < to.height; i++) {

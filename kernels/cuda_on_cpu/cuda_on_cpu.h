@@ -9,6 +9,9 @@
  *   VL_CUDA_ON_CPU_SEED      of random and warp-greedy (default 1)
  *   VL_CUDA_ON_CPU_LAZY=1    queued work runs as late as CUDA allows: a missing synchronisation gives wrong values
  *   VL_CUDA_ON_CPU_GUARD=1   the host cannot touch device memory, nor anything the bytes behind an allocation
+ *   VL_CUDA_ON_CPU_TRACE=FILE  every call that reaches the device, one line each (trace.h)
+ *   VL_CUDA_ON_CPU_DRY=1     kernels, products, copies and fills check their arguments and do nothing; device memory is
+ *                            address space, and reads as zeros: the calls of a model of any size in little memory
  *   VL_CUDA_ON_CPU_MEMORY    MiB of device memory (default 8192)
  *   VL_CUDA_ON_CPU_CAPABILITY  compute capability, 75, 80 (default) or 90: shared memory, bf16 products
  *

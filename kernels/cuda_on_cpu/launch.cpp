@@ -3,6 +3,7 @@
 
 #include "kernels/cuda_on_cpu/race.h"
 #include "kernels/cuda_on_cpu/sim.h"
+#include "kernels/cuda_on_cpu/trace.h"
 
 namespace vl_sim
 {
@@ -50,10 +51,12 @@ static void run_grid(const launch_shape &s, kernel_call *call)
 void queue_kernel(const launch_shape &shape, kernel_call *call)
 {
     guard held(lock());
+    traced_call trace(shape.stream);
     std::shared_ptr<kernel_call> owned(call);
+    trace.say_kernel(shape, *call);
     launch_shape s = shape;
     cudaError_t error = check_launch(s);
-    if (error == cudaSuccess)
+    if (error == cudaSuccess && !setting().dry)
         error = queue(s.stream, [s, owned] { run_grid(s, owned.get()); });
     result(error);
 }

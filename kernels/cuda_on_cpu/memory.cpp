@@ -6,6 +6,7 @@
 
 #include "kernels/cuda_on_cpu/race.h"
 #include "kernels/cuda_on_cpu/sim.h"
+#include "kernels/cuda_on_cpu/trace.h"
 
 namespace vl_sim
 {
@@ -79,8 +80,19 @@ static bool map_guarded(allocation *a)
     return true;
 }
 
+/* Whether nothing will ever lie there. */
+static bool is_dry(const allocation &a)
+{
+    return setting().dry && !a.pinned;
+}
+
 static bool allocate(allocation *a)
 {
+    if (is_dry(*a)) { /* addresses that nobody can touch */
+        void *map = mmap(NULL, a->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        a->start = (char *)map;
+        return map != MAP_FAILED;
+    }
     if (setting().guard && !a->pinned)
         return map_guarded(a);
     return posix_memalign((void **)&a->start, ALIGNMENT, a->bytes) == 0;
@@ -88,6 +100,8 @@ static bool allocate(allocation *a)
 
 static cudaError_t new_allocation(void **out, size_t bytes, bool pinned)
 {
+    traced_call trace;
+    trace.say("alloc %zu %c", bytes, pinned ? 'h' : 'd');
     allocation a = {NULL, bytes, NULL, 0, pinned};
     *out = NULL;
     if (bytes == 0)
@@ -96,7 +110,8 @@ static cudaError_t new_allocation(void **out, size_t bytes, bool pinned)
         return cudaErrorMemoryAllocation;
     if (!allocate(&a))
         return cudaErrorMemoryAllocation;
-    memset(a.start, GARBAGE, bytes);
+    if (!is_dry(a))
+        memset(a.start, GARBAGE, bytes);
     allocations()[a.start] = a;
     race_allocated(a);
     if (open_count == 0)
@@ -108,17 +123,21 @@ static cudaError_t new_allocation(void **out, size_t bytes, bool pinned)
 
 static cudaError_t free_allocation(void *memory, bool pinned)
 {
+    traced_call trace;
     if (!memory)
         return cudaSuccess;
     auto found = allocations().find((const char *)memory);
     if (found == allocations().end() || found->second.pinned != pinned)
         return cudaErrorInvalidValue;
     allocation a = found->second;
+    trace.say("free %zu %c", a.bytes, pinned ? 'h' : 'd');
     race_freed(a);
     allocations().erase(found);
     device_bytes -= pinned ? 0 : a.bytes;
     if (a.map)
         munmap(a.map, a.map_bytes + PAGE);
+    else if (is_dry(a))
+        munmap(a.start, a.bytes);
     else
         free(a.start);
     return cudaSuccess;

@@ -47,6 +47,8 @@ static settings read_settings()
     s.seed = number("VL_CUDA_ON_CPU_SEED", 1);
     s.lazy = number("VL_CUDA_ON_CPU_LAZY", 0) != 0;
     s.guard = number("VL_CUDA_ON_CPU_GUARD", 0) != 0;
+    s.dry = number("VL_CUDA_ON_CPU_DRY", 0) != 0;
+    s.trace = getenv("VL_CUDA_ON_CPU_TRACE");
     s.memory = (size_t)number("VL_CUDA_ON_CPU_MEMORY", 8192) << 20;
     s.capability = (int)number("VL_CUDA_ON_CPU_CAPABILITY", 80);
     if (s.capability != 75 && s.capability != 80 && s.capability != 90)

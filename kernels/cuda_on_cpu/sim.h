@@ -20,8 +20,10 @@ struct settings {
     vl_sim::schedule schedule;
     uint64_t seed;
     bool lazy, guard;
-    size_t memory;  /* bytes of the device */
-    int capability; /* 75, 80 or 90 */
+    bool dry;          /* nothing is computed, and device memory holds nothing */
+    const char *trace; /* name of a file, or NULL */
+    size_t memory;     /* bytes of the device */
+    int capability;    /* 75, 80 or 90 */
 };
 /* Read once from the environment; a value that is not understood ends the process. */
 const settings &setting();

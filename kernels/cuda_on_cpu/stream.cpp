@@ -7,6 +7,7 @@
 #include <set>
 
 #include "kernels/cuda_on_cpu/sim.h"
+#include "kernels/cuda_on_cpu/trace.h"
 
 namespace vl_sim
 {
@@ -100,6 +101,8 @@ using namespace vl_sim;
 cudaError_t cudaDeviceSynchronize(void)
 {
     guard held(lock());
+    traced_call trace;
+    trace.say("sync-device");
     finish_all();
     return cudaSuccess;
 }
@@ -130,6 +133,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     guard held(lock());
+    traced_call trace(stream);
+    trace.say("sync");
     if (stream && !streams().count(stream))
         return result(cudaErrorInvalidResourceHandle);
     if (stream)
@@ -150,6 +155,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int flags)
 {
     guard held(lock());
+    traced_call trace(stream);
+    trace.say("wait %d", trace_number(event));
     if (flags != 0)
         return result(cudaErrorInvalidValue);
     if (!events().count(event))
@@ -183,6 +190,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     guard held(lock());
+    traced_call trace(stream);
+    trace.say("record %d", trace_number(event));
     if (!events().count(event))
         return result(cudaErrorInvalidResourceHandle);
     std::shared_ptr<record> now(new record{stream, false});
@@ -193,6 +202,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     guard held(lock());
+    traced_call trace;
+    trace.say("sync-event %d", trace_number(event));
     if (!events().count(event))
         return result(cudaErrorInvalidResourceHandle);
     std::shared_ptr<record> last = event->last;

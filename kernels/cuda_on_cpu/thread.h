@@ -6,6 +6,8 @@
 #ifndef VL_CUDA_ON_CPU_THREAD_H
 #define VL_CUDA_ON_CPU_THREAD_H
 
+#include <typeinfo>
+
 #include "kernels/cuda_on_cpu/runtime_api.h"
 
 namespace vl_sim
@@ -43,13 +45,15 @@ void note_atomic(const void *at, size_t size, const void *code);
 struct kernel_call {
     size_t size; /* of the object, whose bytes the kernel reads as its arguments */
     virtual void run() = 0;
+    /* take(to, address, size) for each argument in order */
+    virtual void each_argument(void (*take)(void *to, const void *at, size_t size), void *to) const = 0;
     virtual ~kernel_call()
     {
     }
 };
 
 struct launch_shape {
-    const char *name;
+    const char *name, *type; /* as written at the launch; the mangled type of the function */
     const void *kernel;
     dim3 grid, block;
     size_t shared_bytes;
@@ -70,6 +74,10 @@ template <class... P> struct bound_call : kernel_call {
     {
         std::apply(kernel, arguments);
     }
+    void each_argument(void (*take)(void *to, const void *at, size_t size), void *to) const override
+    {
+        std::apply([=](const auto &...one) { (take(to, &one, sizeof one), ...); }, arguments);
+    }
 };
 
 template <class... P> struct launcher {
@@ -79,7 +87,8 @@ template <class... P> struct launcher {
     void operator()(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A &&...given) const
     {
         static_assert(sizeof...(A) == sizeof...(P), "the number of a kernel's arguments");
-        launch_shape shape = {name, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream};
+        launch_shape shape = {
+            name, typeid(kernel).name(), reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream};
         queue_kernel(shape, new bound_call<P...>(kernel, std::forward<A>(given)...));
     }
 };

@@ -5,11 +5,12 @@
     make_full_size.py llava-1.5-7b OUT --dtype bf16
     make_full_size.py llama-3.2-11b-vision-instruct OUT      21.3 GB, bfloat16 as published, 5 shards
     make_full_size.py MODEL OUT --blocks 4                   the same with fewer blocks of the decoder
+    make_full_size.py MODEL OUT --hollow                     weights and pictures are holes in their files: zeros
     make_full_size.py MODEL --list                           names and shapes as JSON, nothing is written
 
 Weights are scaled so that activations stay finite. The tokenizer knows bytes and the model's special tokens, at their
 published ids. OUT/samples.jsonl, OUT/*.bmp and OUT/cache.yaml are four prompts with pictures for `vlens cache`.
-NumPy only. Shapes and settings: config.json and model.safetensors.index.json of llava-hf/llava-1.5-7b-hf and
+NumPy only; --hollow and --list do without. Shapes and settings: config.json and model.safetensors.index.json of llava-hf/llava-1.5-7b-hf and
 meta-llama/Llama-3.2-11B-Vision(-Instruct).
 """
 import argparse
@@ -19,7 +20,10 @@ import pathlib
 import struct
 import sys
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    np = None
 
 POOL = 1 << 22  # random numbers that all tensors are cut from
 GATE = 0.5
@@ -202,8 +206,10 @@ MODELS = {
 class Numbers:
     """Normal numbers of any deviation, cut from one pool; as bytes of the stored type."""
 
-    def __init__(self, dtype):
-        self.dtype, self.at, self.scaled = dtype, 0, {}
+    def __init__(self, dtype, hollow):
+        self.dtype, self.hollow, self.at, self.scaled = dtype, hollow, 0, {}
+        if hollow:
+            return
         self.pool = np.random.default_rng(1).standard_normal(POOL, dtype=np.float32)
 
     def encode(self, values):
@@ -266,13 +272,16 @@ def write_shard(path, shapes, numbers, blocks):
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
+        if numbers.hollow:
+            file.truncate(file.tell() + at)
+            return
         for name, shape in shapes.items():
             for part in tensor(numbers, name, shape, blocks):
                 file.write(part.data)
 
 
-def write_weights(folder, shapes, dtype, blocks, limit):
-    numbers = Numbers(dtype)
+def write_weights(folder, shapes, numbers, blocks, limit):
+    dtype = numbers.dtype
     shards = plan_shards(shapes, 4 if dtype == "f32" else 2, limit)
     index = {"metadata": {"total_size": sum(map(math.prod, shapes.values())) * (4 if dtype == "f32" else 2)},
              "weight_map": {}}
@@ -285,6 +294,16 @@ def write_weights(folder, shapes, dtype, blocks, limit):
 
 # ---------------------------------------------------------------- prompts
 
+def write_bmp(path, width, height, rows):
+    """`rows`: bytes of the padded rows, or their number where the picture is a hole."""
+    size = rows if isinstance(rows, int) else len(rows)
+    header = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54 + size, 0, 0, 54, 40, width, height, 1, 24, 0, size,
+                         2835, 2835, 0, 0)
+    with open(path, "wb") as file:
+        file.write(header)
+        file.truncate(54 + size) if isinstance(rows, int) else file.write(rows)
+
+
 def write_picture(path, width, height, seed):
     """Coloured noise with large structure, as an uncompressed BMP."""
     rng = np.random.default_rng(seed)
@@ -293,15 +312,16 @@ def write_picture(path, width, height, seed):
     pixels = coarse[rows][:, columns] // 2 + rng.integers(0, 128, (height, width, 3), dtype=np.uint8)
     data = np.zeros((height, (width * 3 + 3) // 4 * 4), np.uint8)
     data[:, :width * 3] = pixels[::-1, :, ::-1].reshape(height, -1)
-    header = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54 + data.size, 0, 0, 54, 40, width, height, 1, 24, 0, data.size,
-                         2835, 2835, 0, 0)
-    path.write_bytes(header + data.tobytes())
+    write_bmp(path, width, height, data.tobytes())
 
 
-def write_samples(folder):
+def write_samples(folder, hollow):
     lines = []
     for i, size in enumerate([(640, 480), (480, 640), (336, 336), (900, 300)]):
-        write_picture(folder / f"picture{i}.bmp", *size, seed=i)
+        if hollow:
+            write_bmp(folder / f"picture{i}.bmp", *size, (size[0] * 3 + 3) // 4 * 4 * size[1])
+        else:
+            write_picture(folder / f"picture{i}.bmp", *size, seed=i)
         lines.append(json.dumps({"prompt": f"What is in picture {i}?", "image": f"picture{i}.bmp"}))
     (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "cache.yaml").write_text(
@@ -317,6 +337,7 @@ def main():
     parser.add_argument("--dtype", choices=STORED, help="of the weights (default: as published)")
     parser.add_argument("--blocks", type=int, help="of the decoder (default: as published)")
     parser.add_argument("--shard-bytes", type=float, default=5e9)
+    parser.add_argument("--hollow", action="store_true", help="for dry runs, where nobody looks at a number")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
     all_blocks, published, shapes_of, config_of, files = MODELS[args.model]
@@ -326,11 +347,13 @@ def main():
         return 0
     if not args.out:
         parser.error("OUT is missing")
+    if not np and not args.hollow:
+        parser.error("NumPy is missing (--hollow does without)")
     args.out.mkdir(parents=True)
     for name, content in {"config.json": config_of(blocks, TORCH_DTYPE[dtype]), **files}.items():
         (args.out / name).write_text(json.dumps(content, indent=1))
-    write_samples(args.out)
-    write_weights(args.out, shapes_of(blocks), dtype, blocks, args.shard_bytes)
+    write_samples(args.out, args.hollow)
+    write_weights(args.out, shapes_of(blocks), Numbers(dtype, args.hollow), blocks, args.shard_bytes)
     return 0
 
 
