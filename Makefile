@@ -5,7 +5,7 @@ JOBS  := $(shell nproc)
 # Ninja's own line: how far, of how much, how long.
 export NINJA_STATUS = [%f/%t %es] 
 
-.PHONY: all help deps demo test check test-all asan tsan fuzz-short real peers results dist deb format lint install \
+.PHONY: all help deps demo test check test-all asan tsan fuzz-short real peers results dist deb format golden lint install \
         clean configure build
 
 all: ## build the program and the library (release)
@@ -65,6 +65,9 @@ peers: deps ## lenses to and from tuned-lens, NumPy, HDF5 (a Python environment 
 
 format: ## format the sources
 	@tools/check_format.sh --fix
+
+golden: all ## write anew what the command line prints (tests/cli/golden); read the diff before you commit it
+	@tests/cli/golden.py $(VLENS) . --write tests/cli/golden/*.md
 
 lint: configure ## clang-tidy over the whole of the library and the program
 	@tools/check_tidy.sh $(BUILD) --all

@@ -29,6 +29,25 @@ expect() {
     fi
 }
 
+# stop SIGNAL PATTERN COMMAND...: runs it, sends the signal as soon as a file matches the pattern, and sets $code to its exit
+# code. A command that was faster than the signal would prove nothing: that is a failure.
+stop() {
+    signal=$1
+    pattern=$2
+    shift 2
+    "$@" >/dev/null 2>"$work/stderr" &
+    pid=$!
+    # shellcheck disable=SC2086 # the pattern is expanded here
+    while kill -0 "$pid" 2>/dev/null && ! ls $pattern >/dev/null 2>&1; do
+        sleep 0.01
+    done
+    caught=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$pid/status" 2>/dev/null)
+    kill -"$signal" "$pid" 2>/dev/null # by number: the same test may be running from another checkout
+    wait "$pid" 2>/dev/null
+    code=$?
+    [ "$code" -ne 0 ] || fail "ended before the signal came: $*"
+}
+
 finish() {
     [ "$failures" -eq 0 ] || { echo "$failures failures"; exit 1; }
     echo "all as expected"

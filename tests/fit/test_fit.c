@@ -116,7 +116,8 @@ static void print_result(const char *name, const vl_fit_result *r)
                       r->train_kl[i], r->validation_kl[i]);
 }
 
-/* Every optimiser from every start: below where it began, and ridge begins below the logit lens. */
+/* Every optimiser goes below the logit lens that it starts from, and ridge begins far below that. (From a good ridge an
+ * early stop may keep the start itself, so that "not above the start" would hold whatever the steps do.) */
 static void test_loss_falls(void **state)
 {
     (void)state;
@@ -134,7 +135,6 @@ static void test_loss_falls(void **state)
         for (int i = 0; i < LAYERS; i++) {
             assert_true(zero.validation_kl[i] < zero.start_kl[i]);
             assert_true(ridge.start_kl[i] < 0.5 * zero.start_kl[i]);
-            assert_true(ridge.validation_kl[i] <= ridge.start_kl[i]);
         }
         vl_fit_result_clear(&zero);
         vl_fit_result_clear(&ridge);
@@ -161,25 +161,25 @@ static void test_falls_below_the_start(void **state)
     close_fixture(&f);
 }
 
+/* Each objective falls, on rows that no step saw, whatever is fitted and wherever that starts. */
 static void test_all_losses_and_kinds(void **state)
 {
     (void)state;
     fixture f = open_fixture();
-    const char *settings[][2] = {{"lens.loss=ce", NULL},
-                                 {"lens.loss=reverse_kl", NULL},
-                                 {"lens.loss=js", NULL},
-                                 {"lens.kind=bias", NULL},
-                                 {"lens.kind=bias", "fit.optimizer=muon"},
-                                 {"lens.init=mean", NULL},
-                                 {"fit.early_stop=false", NULL},
-                                 {"lens.ridge=0.01", NULL}};
+    const char *settings[][2] = {{"lens.loss=ce", "lens.ridge=1"},          {"lens.loss=reverse_kl", "lens.ridge=1"},
+                                 {"lens.loss=js", "lens.ridge=1"},          {"lens.kind=bias", "lens.init=zero"},
+                                 {"lens.kind=bias", "fit.optimizer=muon"},  {"lens.init=mean", NULL},
+                                 {"fit.early_stop=false", "lens.init=zero"}};
     for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
         vl_fit_result r;
         char name[32];
         snprintf(name, sizeof name, "run-%zu", k);
         train(&r, &f, name, settings[k][0], settings[k][1]);
-        for (int i = 0; i < LAYERS; i++)
-            assert_true(isfinite(r.train_kl[i]) && isfinite(r.validation_kl[i]));
+        print_result(settings[k][0], &r);
+        for (int i = 0; i < LAYERS; i++) {
+            assert_true(isfinite(r.train_kl[i]));
+            assert_true(r.validation_kl[i] < r.start_kl[i]);
+        }
         vl_fit_result_clear(&r);
     }
     vl_lens *lens = open_lens(&f, "run-3");
@@ -225,7 +225,6 @@ static void interrupt(const fixture *f, const char *name, const char *setting, i
         status = run(&result, f, config, &w, false, &err);
         if (status != VL_OK)
             assert_int_equal(status, VL_ECANCELLED);
-        assert_int_equal(vl_path_exists(in(f->folder, "x/checkpoint.safetensors")), 0);
         char path[64];
         snprintf(path, sizeof path, "%s/checkpoint.safetensors", name);
         assert_int_equal(vl_path_exists(in(f->folder, path)), status == VL_ECANCELLED);

@@ -55,7 +55,7 @@ static void add(found *f, const char *root, const char *file, const char *models
         put(c.model, "%s/%s/%s", root, models, base);
     put(c.images, "%s/images", root);
     if (!vl_path_exists(c.golden) || !vl_path_is_directory(c.model))
-        return;
+        fail_msg("%s needs the model %s, and one of them is not there", c.golden, c.model);
     f->cases = realloc(f->cases, (f->n + 1) * sizeof *f->cases);
     assert_non_null(f->cases);
     f->cases[f->n++] = c;
@@ -80,8 +80,9 @@ static void add_folder(found *f, const char *root, const char *models)
         add(f, root, file, models, NULL);
         free(entries[i]);
     }
-    if (n >= 0)
-        free(entries);
+    if (n <= 0)
+        fail_msg("no golden in %s", folder);
+    free(entries);
 }
 
 size_t golden_find(golden_case **out)
