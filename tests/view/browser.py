@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -17,7 +18,67 @@ def four_digits(x):
     rounded = decimal.Context(prec=4, rounding=decimal.ROUND_HALF_UP).create_decimal(x)
     mantissa, exponent = f"{rounded:.3e}".split("e")
     exponent = int(exponent)
-    return f"{mantissa}e{exponent:+d}" if x < 1e-3 else f"{rounded:.{max(3 - exponent, 0)}f}"
+    return f"{mantissa}e{exponent:+d}" if rounded < decimal.Decimal("1e-3") else f"{rounded:.{max(3 - exponent, 0)}f}"
+
+
+CONTRAST = """(() => {
+  const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const linear = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = c => 0.2126 * linear(c[0]) + 0.7152 * linear(c[1]) + 0.0722 * linear(c[2]);
+  const over = (a, b) => a.slice(0, 3).map((v, n) => v * (a[3] ?? 1) + b[n] * (1 - (a[3] ?? 1)));
+  const ground = (node, ink) => {
+    const layers = [];
+    for (let n = node; n; n = n.parentElement) {
+      const c = parse(getComputedStyle(n).backgroundColor);
+      if (n.classList.contains("grid") || n.id === "loupe") {
+        layers.push(light(ink) > 0.2 ? [255, 255, 255] : [0, 0, 0]);
+        break;
+      }
+      if (c.length && c[3] !== 0)
+        layers.push(c);
+      if (c.length && (c[3] ?? 1) === 1)
+        break;
+    }
+    return layers.reverse().reduce((below, c) => over(c, below), [255, 255, 255]);
+  };
+  const bad = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !node.checkVisibility() || node.closest("script, style, datalist, option, :disabled"))
+      continue;
+    const ink = parse(getComputedStyle(node).color), under = ground(node, ink), a = light(over(ink, under)), b = light(under);
+    let faint = 1;
+    for (let n = node; n; n = n.parentElement)
+      faint *= Number(getComputedStyle(n).opacity);
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5 || (faint < 1 && ratio * faint < 4.5))
+      bad.push([ratio.toFixed(2), faint, node.tagName, node.id, node.className, node.textContent.slice(0, 30)].join(" "));
+  }
+  return bad;
+})()"""
+
+
+def same(a, b, what):
+    if a != b:
+        raise AssertionError(f"{what}: got {a!r}, expected {b!r}")
+
+
+class Steps:
+    """Runs the steps of a browser test: each prints a line, none may leave errors, console output or requests."""
+
+    def __init__(self, browser):
+        self.browser, self.failed = browser, 0
+
+    def run(self, name, function, *arguments):
+        try:
+            function(*arguments)
+            same(self.browser.complaints(), [], "errors, console output and requests")
+            print("ok      " + name)
+        except (AssertionError, RuntimeError, TimeoutError) as error:
+            self.failed += 1
+            print(f"FAILED  {name}: {error}")
+        sys.stdout.flush()
+        self.browser.events.clear()
 
 
 class Browser:
@@ -115,7 +176,10 @@ class Browser:
         return answer["result"].get("value")
 
     def mouse(self, selector, click=False):
-        """Moves the pointer to the middle of an element, and clicks there."""
+        """Moves the pointer to the middle of an element, and clicks there. Scrolls it into sight where it is not."""
+        self.js("(n => { const r = n.getBoundingClientRect(), y = r.top + r.height / 2; "
+                "if (y < 0 || y > innerHeight) n.scrollIntoView({block: 'center'}); })(document.querySelector(" +
+                json.dumps(selector) + "))")
         x, y = self.js("(r => [r.left + r.width / 2, r.top + r.height / 2])(document.querySelector(" +
                        json.dumps(selector) + ").getBoundingClientRect())")
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
@@ -137,6 +201,24 @@ class Browser:
                                       "height": self.js("document.documentElement.scrollHeight")}} if full else {}))
         with open(path, "wb") as file:
             file.write(base64.b64decode(data["data"]))
+
+    def tab_stops(self, most=250):
+        """Presses Tab through the whole page: the elements that had the focus, by a mark that this leaves on them."""
+        self.js("(document.activeElement.blur(), document.querySelectorAll('[data-tabbed]').forEach(n => "
+                "n.removeAttribute('data-tabbed')), scrollTo(0, 0))")
+        for n in range(most):
+            for kind in ("keyDown", "keyUp"):
+                self.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+            if not self.call("Runtime.evaluate", returnByValue=True, expression=
+                             "(n => n !== document.body && !n.dataset.tabbed && (n.dataset.tabbed = '1'))"
+                             "(document.activeElement)")["result"].get("value"):
+                return n
+        return most
+
+    def contrast(self):
+        """The texts in sight whose contrast with what lies under them is below 4.5 (WCAG 2.1, 1.4.3). Under a colour that
+        lets a picture through, the worst picture is assumed: white under a dark plate, black under a light one."""
+        return self.js(CONTRAST)
 
     def complaints(self):
         """What must not happen: exceptions, console output, logged warnings and errors, requests but the page."""

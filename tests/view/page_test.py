@@ -12,7 +12,7 @@ import sys
 import time
 import xml.dom.minidom
 
-from browser import Browser, four_digits
+from browser import Browser, Steps, four_digits, same
 
 PROMPT = "What shape is red? Answer with one word."
 CONFIG = """
@@ -68,11 +68,6 @@ def digits(x, lowest):
 
 def shown(text):
     return text.replace(" ", "·").replace("\n", "↵") or "∅"
-
-
-def same(a, b, what):
-    if a != b:
-        raise AssertionError(f"{what}: got {a!r}, expected {b!r}")
 
 
 class Test:
@@ -209,6 +204,7 @@ class Test:
         self.b.mouse("#lenses input[value=logit]", click=True)
         self.check_patches(lambda i: self.cell(i, s, "logit")["top"][0]["p"], "logit top-1")
         i = self.patches[5]
+        self.b.js(f"Table.reveal({i})")
         same(self.text(f"tr[data-i='{i}'] td[data-s='{s}']"), shown(self.cell(i, s, "logit")["top"][0]["token"]),
              "cell")
         self.b.mouse("#lenses input[value=difference]", click=True)
@@ -239,6 +235,7 @@ class Test:
         if "vlens view --track" not in self.text("#message"):
             raise AssertionError("an unknown token is not explained: " + self.text("#message"))
         colour = f"getComputedStyle(document.querySelector('tr[data-i=\"{self.patches[9]}\"] td[data-s=\"{s}\"]'))"
+        self.b.js(f"Table.reveal({self.patches[9]})")
         self.b.js("(n => { n.value = 'kl'; n.dispatchEvent(new Event('change')); })(document.getElementById('colour'))")
         before = self.b.js(colour + ".backgroundColor")
         self.b.mouse("#log", click=True)
@@ -361,7 +358,7 @@ class Test:
 
 def hostile(b, output):
     b.open(output / "hostile.html")
-    same(b.js("document.images.length"), 1, "images")
+    same(b.js("document.images.length"), 2, "images: the picture and its small map")
     same(b.js("[...document.scripts].length"), 3, "scripts")
     text = "</script><img src=x onerror=\"document.title='owned'\">"
     same(b.js("document.querySelector('h1').textContent"), text, "prompt")
@@ -430,20 +427,8 @@ def main():
     program, vlens, source, output = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), pathlib.Path(sys.argv[4])
     reading, tracked, topk, compared, mllama = make_pages(os.path.abspath(vlens), source.resolve(), output)
     b = Browser(program)
-    failed = 0
-
-    def step(name, function, *arguments):
-        nonlocal failed
-        try:
-            function(*arguments)
-            same(b.complaints(), [], "errors, console output and requests")
-            print("ok      " + name)
-        except (AssertionError, RuntimeError, TimeoutError) as error:
-            failed += 1
-            print(f"FAILED  {name}: {error}")
-        sys.stdout.flush()
-        b.events.clear()
-
+    steps = Steps(b)
+    step = steps.run
     try:
         b.size(1280, 1000)
         b.scheme("light")
@@ -471,7 +456,7 @@ def main():
         step("large page", large, b, output)
     finally:
         b.close()
-    return 1 if failed else 0
+    return 1 if steps.failed else 0
 
 
 if __name__ == "__main__":

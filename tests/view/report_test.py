@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from browser import Browser, four_digits
+from browser import Browser, four_digits, same
 
 CONFIG = """
 model: {source}/data/demo/model
@@ -22,11 +22,6 @@ eval: {{bootstrap: 100}}
 """
 LENSES = ("tuned", "logit", "baseline", "wrong_picture")
 NOT_METRICS = ("rows", "kl", "kl_low", "kl_high", "minus_tuned")
-
-
-def same(a, b, what):
-    if a != b:
-        raise AssertionError(f"{what}: got {a!r}, expected {b!r}")
 
 
 def text(x):

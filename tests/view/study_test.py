@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 
+from browser import Browser, same
+
 CONFIG = """
 model: {source}/data/demo/model
 precision: exact
@@ -25,11 +27,6 @@ ASKED = [
     {"image": "images/013.png", "prompt": "What color is the cross? Answer with one word.", "answer": "white"},
     {"prompt": "What color is <b>it</b>? Answer with one word."},
 ]
-
-
-def same(a, b, what):
-    if a != b:
-        raise AssertionError(f"{what}: got {a!r}, expected {b!r}")
 
 
 def write(folder, asked):
@@ -88,7 +85,6 @@ def main():
     assert "study.samples is not set" in message, message
 
     if len(sys.argv) > 4:
-        from browser import Browser
         browser = Browser(sys.argv[4])
         try:
             for width in (1280, 390):

@@ -2,9 +2,11 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "trainer/base/mem.h"
 #include "trainer/base/rng.h"
+#include "trainer/hf/preprocess.h"
 
 const char *const hostile_tokens[HOSTILE_TOKENS] = {
     "</script><img src=x onerror=\"document.title='owned'\">",
@@ -43,50 +45,82 @@ static void fill_cells(vl_reading *r, vl_rng *rng)
     }
 }
 
-static void fill_positions(vl_reading *r, int side)
+static const vl_token_class tail[] = {VL_TEXT, VL_TEXT, VL_TEXT, VL_LAST, VL_GENERATED};
+enum { TAIL = sizeof tail / sizeof tail[0] };
+
+static int count_patches(const vl_picture_tile *tiles, int n_tiles)
 {
-    static const vl_token_class tail[] = {VL_TEXT, VL_TEXT, VL_TEXT, VL_LAST, VL_GENERATED};
-    int patches = side * side;
-    for (int i = 0; i < r->n_positions; i++) {
-        vl_reading_position *p = &r->positions[i];
-        bool image = i < patches;
-        *p = (vl_reading_position){.position = i, .id = i % HOSTILE_TOKENS, .token_class = VL_IMAGE, .image = 0};
-        p->patch[1] = (int16_t)(i / side);
-        p->patch[2] = (int16_t)(i % side);
-        p->piece = image ? "<image>" : r->pieces[i % HOSTILE_TOKENS];
-        if (!image) {
-            p->token_class = tail[i - patches];
-            p->image = -1;
-            p->patch[0] = p->patch[1] = p->patch[2] = -1;
-        }
+    int n = 0;
+    for (int t = 0; t < n_tiles; t++)
+        n += tiles[t].rows * tiles[t].columns;
+    return n;
+}
+
+static void fill_positions(vl_reading *r, const vl_picture_tile *tiles, int n_tiles)
+{
+    int64_t i = 0;
+    for (int t = 0; t < n_tiles; t++)
+        for (int n = 0; n < tiles[t].rows * tiles[t].columns; n++, i++)
+            r->positions[i] = (vl_reading_position){
+                .token_class = VL_IMAGE,
+                .piece = "<image>",
+                .patch = {(int16_t)t, (int16_t)(n / tiles[t].columns), (int16_t)(n % tiles[t].columns)}};
+    for (int n = 0; n < TAIL; n++, i++)
+        r->positions[i] = (vl_reading_position){
+            .token_class = tail[n], .image = -1, .patch = {-1, -1, -1}, .piece = r->pieces[i % HOSTILE_TOKENS]};
+    for (i = 0; i < r->n_positions; i++) {
+        r->positions[i].position = i;
+        r->positions[i].id = (int32_t)(i % HOSTILE_TOKENS);
     }
 }
 
-static bool fill_picture(vl_reading *r, int side)
+static bool fill_picture(vl_reading *r, const vl_picture_tile *tiles, int n_tiles)
 {
     int pixels = 336;
+    vl_error err = VL_ERROR_INIT;
     vl_picture *p = r->pictures.items = vl_calloc(1, sizeof *p);
     if (!p)
         return false;
     r->pictures.n = 1;
-    *p = (vl_picture){.width = pixels, .height = pixels, .rows = side, .columns = side};
+    *p = (vl_picture){.width = pixels, .height = pixels};
+    if (vl_picture_set_tiles(p, n_tiles, &err) != VL_OK)
+        return false;
+    memcpy(p->tiles, tiles, (size_t)n_tiles * sizeof *tiles);
     p->rgb = vl_alloc((size_t)(pixels * pixels), 3);
     for (int i = 0; p->rgb && i < 3 * pixels * pixels; i++) /* a photograph's bytes hardly compress; nor do these */
         p->rgb[i] = (uint8_t)((i / 3 % pixels + i / 3 / pixels) / 4 + (i * 2654435761u >> 28));
     return p->rgb != NULL;
 }
 
-vl_reading *synthetic_reading_new(int side, int64_t n_states, int64_t k, int64_t vocab_size)
+/* Tokens as long as a model's. */
+static const char *const words[] = {"the",  "eyes", "pattern", "neck",  "animal", "of",   "orange", "background", "fur",
+                                    "cat",  "left", "blanket", "a",     "whisk",  "ears", "grass",  "looking",    "and",
+                                    "pink", "nose", "white",   "Augen", "stripe", "dark", "corner", "photograph", "is"};
+enum { WORDS = sizeof words / sizeof words[0] };
+
+static bool fill_pieces(vl_reading *r)
+{
+    char text[32];
+    for (int64_t i = 0; i < r->vocab_size; i++) {
+        snprintf(text, sizeof text, i < HOSTILE_TOKENS + WORDS ? " %s" : " %s%lld", words[i % WORDS], (long long)i);
+        r->pieces[i] = vl_strdup(i < HOSTILE_TOKENS ? hostile_tokens[i] : text);
+        if (!r->pieces[i])
+            return false;
+    }
+    return true;
+}
+
+vl_reading *synthetic_reading_tiles(const vl_picture_tile *tiles, int n_tiles, int64_t n_states, int64_t k,
+                                    int64_t vocab_size)
 {
     vl_error err = VL_ERROR_INIT;
     vl_rng rng;
-    char text[32];
     vl_rng_seed(&rng, 3);
     vl_reading *r = vl_calloc(1, sizeof *r);
     if (!r)
         return NULL;
     *r = (vl_reading){.n_states = n_states,
-                      .n_positions = side * side + 5,
+                      .n_positions = count_patches(tiles, n_tiles) + TAIL,
                       .k = k,
                       .vocab_size = vocab_size,
                       .has_lens = true,
@@ -96,15 +130,41 @@ vl_reading *synthetic_reading_new(int side, int64_t n_states, int64_t k, int64_t
     r->answer = vl_strdup("<i>answer</i>");
     r->lens_path = vl_strdup("lens&");
     r->positions = vl_calloc((size_t)r->n_positions, sizeof *r->positions);
-    if (vl_reading_alloc(r, &err) != VL_OK || !r->positions || !fill_picture(r, side)) {
+    if (vl_reading_alloc(r, &err) != VL_OK || !r->positions || !fill_pieces(r) || !fill_picture(r, tiles, n_tiles)) {
         vl_reading_free(r);
         return NULL;
     }
-    for (int64_t i = 0; i < vocab_size; i++) {
-        snprintf(text, sizeof text, " token%lld", (long long)i);
-        r->pieces[i] = vl_strdup(i < HOSTILE_TOKENS ? hostile_tokens[i] : text);
-    }
     fill_cells(r, &rng);
-    fill_positions(r, side);
+    fill_positions(r, tiles, n_tiles);
     return r;
+}
+
+vl_reading *synthetic_reading_new(int side, int64_t n_states, int64_t k, int64_t vocab_size)
+{
+    return synthetic_reading_tiles(&(vl_picture_tile){side, side, 0, 0, 1, 1}, 1, n_states, k, vocab_size);
+}
+
+bool synthetic_reading_photograph(vl_reading *r, const char *path)
+{
+    vl_error err = VL_ERROR_INIT;
+    vl_image image = {0};
+    vl_image_options options = {.max_pixels = VL_PROMPT_MAX_PIXELS};
+    vl_picture *p = &r->pictures.items[0];
+    if (vl_image_open(&image, path, &options, &err) != VL_OK)
+        return false;
+    int side = image.width < image.height ? image.width : image.height;
+    p->width = p->height = 448;
+    uint8_t *small = vl_alloc((size_t)p->width * (size_t)p->height, 3), *square = vl_alloc((size_t)(side * side), 3);
+    bool good = small && square;
+    for (int y = 0; good && y < side; y++)
+        memcpy(square + 3 * (size_t)side * (size_t)y,
+               image.rgb + 3 * ((size_t)image.width * (size_t)y + (size_t)(image.width - side) / 2), 3 * (size_t)side);
+    good =
+        good && vl_resize(small, &(vl_resize_args){square, side, side, 448, 448, 0, 0, 448, 448, VL_RESAMPLE_BICUBIC},
+                          &err) == VL_OK;
+    vl_free(square);
+    vl_image_clear(&image);
+    vl_free(good ? p->rgb : small);
+    p->rgb = good ? small : p->rgb;
+    return good;
 }

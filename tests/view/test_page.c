@@ -147,6 +147,49 @@ static void large_pages_stay_small(void **state)
     vl_reading_free(r);
 }
 
+/* Pages of the grids that families cut pictures into, for the browser: LLaVA-1.5's, a dynamic one, a whole picture with
+ * its pieces (LLaVA-NeXT, SmolVLM), and the largest. Where VLENS_SHARED_DATA is set they show a photograph. */
+static void grids_become_pages(void **state)
+{
+    (void)state;
+    static const vl_picture_tile square = {24, 24, 0, 0, 1, 1}, dynamic = {17, 31, 0, 0, 1, 1},
+                                 huge = {64, 64, 0, 0, 1, 1};
+    const double half = 0.5;
+    const vl_picture_tile pieces[] = {{12, 12, 0, 0, 1, 1},
+                                      {12, 12, 0, 0, half, half},
+                                      {12, 12, half, 0, half, half},
+                                      {12, 12, 0, half, half, half},
+                                      {12, 12, half, half, half, half}};
+    const struct {
+        const char *name;
+        const vl_picture_tile *tiles;
+        int n, states;
+    } pages[] = {{"grid-24.html", &square, 1, 33},
+                 {"grid-dynamic.html", &dynamic, 1, 29},
+                 {"grid-tiles.html", pieces, 5, 25},
+                 {"grid-64.html", &huge, 1, 9}};
+    const char *shared = getenv("VLENS_SHARED_DATA");
+    char path[4096];
+    vl_error err = VL_ERROR_INIT;
+    for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++) {
+        vl_reading *r = synthetic_reading_tiles(pages[i].tiles, pages[i].n, pages[i].states, K, HOSTILE_TOKENS + 27);
+        assert_non_null(r);
+        snprintf(path, sizeof path, "%s/images/sk_chelsea.png", shared ? shared : "");
+        if (shared && !synthetic_reading_photograph(r, path))
+            print_message("%s cannot be read: the pages show a pattern\n", path);
+        assert_int_equal(vl_reading_write_page(pages[i].name, r, &err), VL_OK);
+        char *page = page_of(r), *json = NULL;
+        if (i == 0 && vl_reading_json(&json, r, &err) == VL_OK)
+            assert_int_equal(vl_atomic_write("grid-24.json", json, strlen(json), &err), VL_OK);
+        vl_release(json);
+        json_t *data = data_of(page), *picture = json_array_get(json_object_get(data, "pictures"), 0);
+        assert_int_equal(json_array_size(json_object_get(picture, "tiles")), pages[i].n);
+        json_decref(data);
+        vl_release(page);
+        vl_reading_free(r);
+    }
+}
+
 /* ---- numbers ----------------------------------------------------------------------------------------------- */
 
 static uint8_t *decode(const char *text, size_t *n)
@@ -367,15 +410,11 @@ static void parts_keep_their_cells(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_becomes_markup),
-        cmocka_unit_test(tokens_arrive_as_they_are),
-        cmocka_unit_test(nothing_is_fetched),
-        cmocka_unit_test(large_pages_stay_small),
-        cmocka_unit_test(numbers_are_those_of_the_json),
-        cmocka_unit_test(codes_round_to_four_digits),
-        cmocka_unit_test(weight_codes_keep_their_step),
-        cmocka_unit_test(parts_keep_their_cells),
-        cmocka_unit_test(heat_maps_are_escaped),
+        cmocka_unit_test(nothing_becomes_markup),     cmocka_unit_test(tokens_arrive_as_they_are),
+        cmocka_unit_test(nothing_is_fetched),         cmocka_unit_test(large_pages_stay_small),
+        cmocka_unit_test(grids_become_pages),         cmocka_unit_test(numbers_are_those_of_the_json),
+        cmocka_unit_test(codes_round_to_four_digits), cmocka_unit_test(weight_codes_keep_their_step),
+        cmocka_unit_test(parts_keep_their_cells),     cmocka_unit_test(heat_maps_are_escaped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

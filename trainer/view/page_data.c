@@ -151,6 +151,17 @@ static json_t *positions_json(const vl_reading *r)
     return positions;
 }
 
+static json_t *tiles_json(const vl_picture *p)
+{
+    json_t *tiles = json_array();
+    for (int i = 0; i < p->n_tiles; i++) {
+        const vl_picture_tile *t = &p->tiles[i];
+        json_array_append_new(tiles, json_pack("{s:i, s:i, s:[f, f, f, f]}", "rows", t->rows, "columns", t->columns,
+                                               "box", t->left, t->top, t->width, t->height));
+    }
+    return tiles;
+}
+
 static vl_status picture_json(json_t **out, const vl_picture *p, vl_error *err)
 {
     vl_str uri = VL_STR_INIT;
@@ -163,10 +174,10 @@ static vl_status picture_json(json_t **out, const vl_picture *p, vl_error *err)
         vl_free(png);
     }
     if (!uri.failed)
-        *out = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:o, s:s}", "image", p->image, "width",
-                         p->width, "height", p->height, "rows", p->rows, "columns", p->columns, "tiles_high",
-                         p->tiles_high, "tiles_wide", p->tiles_wide, "cover_width", p->cover_width, "cover_height",
-                         p->cover_height, "note", vl_json_text(p->note), "src", uri.data ? uri.data : "");
+        *out = json_pack("{s:i, s:i, s:i, s:o, s:i, s:i, s:f, s:f, s:o, s:s}", "image", p->image, "width", p->width,
+                         "height", p->height, "tiles", tiles_json(p), "tiles_high", p->tiles_high, "tiles_wide",
+                         p->tiles_wide, "cover_width", p->cover_width, "cover_height", p->cover_height, "note",
+                         vl_json_text(p->note), "src", uri.data ? uri.data : "");
     vl_str_clear(&uri);
     return *out ? VL_OK : vl_fail_nomem(err, "picture of a page");
 }

@@ -15,10 +15,25 @@ enum { LONGEST_SIDE = 448, DEFAULT_SIDE = 336 };
 
 void vl_pictures_clear(vl_pictures *pictures)
 {
-    for (int i = 0; i < pictures->n; i++)
+    for (int i = 0; i < pictures->n; i++) {
         vl_free(pictures->items[i].rgb);
+        vl_free(pictures->items[i].tiles);
+    }
     vl_free(pictures->items);
     *pictures = (vl_pictures){0};
+}
+
+vl_status vl_picture_set_tiles(vl_picture *picture, int n_tiles, vl_error *err)
+{
+    vl_free(picture->tiles);
+    picture->n_tiles = 0;
+    picture->tiles = vl_calloc((size_t)n_tiles, sizeof *picture->tiles);
+    if (!picture->tiles)
+        return vl_fail_nomem(err, "tiles of a picture");
+    picture->n_tiles = n_tiles;
+    for (int i = 0; i < n_tiles; i++)
+        picture->tiles[i] = (vl_picture_tile){.width = 1, .height = 1};
+    return VL_OK;
 }
 
 static vl_status pictures_alloc(vl_pictures *out, int n, vl_error *err)
@@ -118,8 +133,11 @@ vl_status vl_pictures_from_sequence(vl_pictures *out, const vl_model *model, con
     for (int i = 0; i < out->n; i++) {
         vl_picture *p = &out->items[i];
         p->image = i;
-        p->rows = info->patches_in_stream ? info->patch_rows : 0;
-        p->columns = info->patches_in_stream ? info->patch_columns : 0;
+        if (info->patches_in_stream) {
+            VL_TRY(vl_picture_set_tiles(p, 1, err));
+            p->tiles[0].rows = info->patch_rows;
+            p->tiles[0].columns = info->patch_columns;
+        }
         VL_TRY(from_pixels(p, &model->preprocess, sequence->images[i].pixels, sequence->images[i].width,
                            sequence->images[i].height, err));
     }
@@ -195,16 +213,22 @@ static bool find_preprocess(vl_preprocess *out, const char *model_id)
 }
 
 /* The grid that the patches of a whole cache span: one sample may have kept a few of them only. */
-static void find_grid(vl_picture *out, const vl_cache *cache)
+static vl_status find_grid(vl_picture *out, const vl_cache *cache, vl_error *err)
 {
     const vl_cache_tokens *tokens = vl_cache_get_tokens(cache);
     int64_t n = vl_cache_get_info(cache)->n_tokens;
+    vl_picture_tile grid = {.width = 1, .height = 1};
     for (int64_t i = 0; tokens->patch && i < n; i++) {
         if (tokens->token_class[i] != VL_IMAGE)
             continue;
-        out->rows = tokens->patch[i][1] >= out->rows ? tokens->patch[i][1] + 1 : out->rows;
-        out->columns = tokens->patch[i][2] >= out->columns ? tokens->patch[i][2] + 1 : out->columns;
+        grid.rows = tokens->patch[i][1] >= grid.rows ? tokens->patch[i][1] + 1 : grid.rows;
+        grid.columns = tokens->patch[i][2] >= grid.columns ? tokens->patch[i][2] + 1 : grid.columns;
     }
+    if (!grid.rows || !grid.columns)
+        return VL_OK;
+    VL_TRY(vl_picture_set_tiles(out, 1, err));
+    out->tiles[0] = grid;
+    return VL_OK;
 }
 
 vl_status vl_pictures_from_cache(vl_pictures *out, const vl_cache *cache, int64_t sample, vl_error *err)
@@ -223,7 +247,7 @@ vl_status vl_pictures_from_cache(vl_pictures *out, const vl_cache *cache, int64_
             continue;
         vl_picture *p = &out->items[n++];
         p->image = (int32_t)i;
-        find_grid(p, cache);
+        VL_TRY(find_grid(p, cache, err));
         load(p, &pp, samples->image_path[i], samples->image_sha256 ? samples->image_sha256[i] : NULL);
         if (p->rgb && !known)
             snprintf(p->note, sizeof p->note,

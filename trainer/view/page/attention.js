@@ -104,7 +104,8 @@ const Attention = (() => {
     at("cross").addEventListener("change", event => { block = Number(event.target.value); change(); });
     at("cross-field").hidden = false;
     at("picture-tools").hidden = false;
-    at("words").parentNode.hidden = true;
+    for (const id of ["words", "magnifier", "fade"])
+      at(id).parentNode.hidden = true;
   }
   function next() {
     block = (block + 1) % stored.layers.length;

@@ -46,6 +46,11 @@ const Colour = (() => {
       return x <= scale.low ? 0 : Math.log(x / scale.low) / Math.log(scale.high / scale.low);
     return (x - scale.low) / (scale.high - scale.low);
   }
+  /* How much of a colour lies over a photograph, from 0 to 1: the more the higher the number. */
+  const strength = (x, scale) => {
+    const t = place(x === Infinity ? scale.high : x, scale);
+    return Math.min(Math.max(scale.diverging ? Math.abs(2 * t - 1) : t, 0), 1);
+  };
   function rgbOf(x, scale) {
     const stops = !scale.diverging ? CIVIDIS : Theme.isDark() ? DIVERGING_DARK : DIVERGING_LIGHT;
     return mix(stops, place(x, scale));
@@ -66,5 +71,5 @@ const Colour = (() => {
     node.replaceChildren(...(scale.log ? ["≤"] : []), end(scale.low), bar, end(scale.high));
     node.setAttribute("aria-label", name + " from " + scale.low + " to " + scale.high);
   }
-  return { of, range, value, legend };
+  return { of, range, value, strength, legend };
 })();

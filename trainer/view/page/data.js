@@ -32,6 +32,15 @@ const Data = (() => {
     lenses.tuned = unpack(page.tuned);
   const S = page.n_states, K = page.k, N = page.tracked.length;
 
+  /* Whole paths: of the words that lead at a position, also where they are not among its top k. */
+  const paths = new Map(); /* lens -> [position] -> Map token -> index of its first number */
+  for (const [lens, packed] of Object.entries(page.paths || {})) {
+    const tokens = integers(packed.tokens, page.index_bytes), p = integers(packed.p, 2);
+    let n = 0;
+    const at = packed.counts.map(count => new Map(Array.from({ length: count }, () => [tokens[n], S * n++])));
+    paths.set(lens, { at, p });
+  }
+
   return {
     lenses: Object.keys(lenses),
     nStates: S,
@@ -44,7 +53,17 @@ const Data = (() => {
     first(lens, i, s) {
       return lenses[lens].top[(i * S + s) * K];
     },
-    /* "top1", "entropy", "kl", or "token": its probability, NaN where it is neither tracked nor among the top */
+    /* The lens whose words are shown: the tuned one also in the difference. */
+    shown: view => view.lens === "difference" ? "tuned" : view.lens,
+    rank(lens, i, s, token) {
+      const { top } = lenses[lens], at = (i * S + s) * K;
+      for (let j = 0; j < K; j++)
+        if (top[at + j] === token)
+          return j;
+      return -1;
+    },
+    /* "top1", "entropy", "kl", or "token": its probability, NaN where it is neither tracked, nor among the top, nor
+     * followed at this position */
     value(lens, i, s, quantity, token) {
       const l = lenses[lens], cell = i * S + s, at = cell * K;
       if (quantity === "entropy" || quantity === "kl")
@@ -57,7 +76,8 @@ const Data = (() => {
       for (let j = 0; j < K; j++)
         if (l.top[at + j] === token)
           return probabilities[l.p[at + j]];
-      return NaN;
+      const path = paths.get(lens), start = path && path.at[i].get(token);
+      return start === undefined ? NaN : probabilities[path.p[start + s]];
     },
     /* The largest probability that each token of the vocabulary reaches anywhere; 1 for tracked ones. */
     peaks() {
@@ -86,6 +106,14 @@ const counterpart = (() => {
   return i => nParts < 2 ? -1
     : at.get((page.positions[i].part + 1) % nParts + ":" + page.positions[i].position) ?? -1;
 })();
+
+/* What a row is, in full: counted from 0, as everywhere. */
+function placeName(i) {
+  const p = page.positions[i];
+  if (p.class !== "image" || p.patch[1] < 0)
+    return p.class;
+  return "patch in " + (p.patch[0] > 0 ? "tile " + p.patch[0] + ", " : "") + "row " + p.patch[1] + ", column " + p.patch[2];
+}
 
 /* What a row is: "patch 3,4" ("2: patch 3,4" in the second of several pictures, "B: " in the second part), or its
  * token. */

@@ -37,16 +37,21 @@ const Page = (() => {
         chartRequest = 0;
         Trajectory.draw(view, focus());
         Attention.draw(focus());
+        Picture.loupe(view, loupeAt());
       });
   }
+  /* The magnifier follows the pointer, and without one the chosen patch while the picture has the keys. */
+  const loupeAt = () => view.hovered >= 0 ? view.hovered
+    : document.activeElement.classList.contains("grid") ? view.locked : -1;
   function drawState() {
     at("layer").value = view.state;
     at("layer-value").textContent = view.state + " of " + last + (view.state === last ? " (the model)" : "");
     at("layer").setAttribute("aria-valuetext", "state " + at("layer-value").textContent);
     Picture.draw(view, scale);
     Table.markState(view.state);
-    Table.revealState(view.state);
+    Ask.draw(view);
     drawFocus();
+    Link.write(view);
   }
   function drawAll() {
     const names = { top1: "top-1 probability", entropy: "entropy", kl: "KL",
@@ -68,6 +73,7 @@ const Page = (() => {
   function setState(s) {
     view.state = Math.min(Math.max(s, 0), last);
     drawState();
+    Table.revealState(view.state);
   }
   function hover(i, from, state) {
     if (i === view.hovered && state === view.hoveredState)
@@ -77,17 +83,20 @@ const Page = (() => {
     Picture.mark(i, "hovered");
     Table.mark(i, "hovered");
     if (from === "picture" && i >= 0)
-      Table.reveal(i, view.state);
+      Table.reveal(i);
     if (view.locked < 0)
       drawFocus();
+    else
+      Picture.loupe(view, loupeAt());
   }
   function setLock(i) {
     view.locked = i;
     Picture.mark(i, "locked");
-    Table.mark(i, "locked");
     if (i >= 0)
-      Table.reveal(i, view.state);
+      Table.reveal(i, true);
+    Table.mark(i, "locked");
     drawFocus();
+    Link.write(view);
   }
   /* A second click on the same cell or patch unlocks. */
   function lock(i, state) {
@@ -111,11 +120,11 @@ const Page = (() => {
   }
   const peaks = Data.peaks();
   /* By its exact text first, then without regard to case and the space in front; of several the likeliest. */
-  function findToken(text) {
+  function findToken(text, exactly) {
     const bare = t => t.replace(/^[ ·]/, "").toLowerCase();
     const best = test => page.vocab.reduce((found, t, n) =>
       test(t) && (found < 0 || peaks[n] > peaks[found]) ? n : found, -1);
-    let token = best(t => t === text || shown(t) === text);
+    let token = exactly ?? best(t => t === text || shown(t) === text);
     if (token < 0)
       token = best(t => bare(t) === bare(text));
     const missing = token < 0;
@@ -129,8 +138,22 @@ const Page = (() => {
         `${text.trim().includes(" ") ? "WORD" : text.trim()} keeps it at every cell.`
       : `Coloured by the probability of ${tokenText(token)} (id ${page.ids[token]})` +
         (page.tracked.includes(token) ? ", tracked at every cell."
-          : `; hatched where it is not among the top-${page.k}.`);
+          : `; outlined where it is among the top-${page.k}, without colour where it is not stored.`);
     return !missing;
+  }
+  function choose(token) {
+    view.token = token;
+    if (token >= 0)
+      findToken(page.vocab[token], token);
+    else if (view.colour === "token")
+      view.colour = "top1";
+    if (token < 0)
+      at("message").textContent = at("token").value = "";
+    drawAll();
+  }
+  function go(i, s) {
+    setState(s);
+    setLock(i);
   }
   function play(on) {
     clearInterval(timer);
@@ -142,9 +165,8 @@ const Page = (() => {
 
   /* Rows that a filter hides are passed over. */
   function movePosition(by) {
-    const visible = i => document.querySelector(`#table tr[data-i="${i}"]`).offsetParent !== null;
     let i = focus() + by;
-    while (i >= 0 && i < Data.nPositions && !visible(i))
+    while (i >= 0 && i < Data.nPositions && !Table.isShown(i))
       i += by;
     if (i >= 0 && i < Data.nPositions)
       setLock(i);
@@ -179,6 +201,12 @@ const Page = (() => {
       c: () => setColour(step(["top1", "entropy", "kl", "token"], view.colour)),
       d: () => nextTheme(),
       a: () => Attention.next(),
+      f: () => Picture.widen(),
+      m: () => at("magnifier").click(),
+      "+": () => Zoom.step(1, Picture.element(view.locked)),
+      "=": () => Zoom.step(1, Picture.element(view.locked)),
+      "-": () => Zoom.step(-1, Picture.element(view.locked)),
+      0: () => Zoom.step(0),
       "/": () => at("token").focus(),
     };
     if (!Object.hasOwn(keys, event.key))
@@ -190,8 +218,12 @@ const Page = (() => {
   /* ---- start ---- */
 
   function describe() {
-    const answer = part => page.positions.filter(p => p.part === part && p.class === "generated" &&
-      !/^<.*>$/.test(p.token)).map(p => p.token).join("").trim();
+    const isSpecial = p => /^<.*>$/.test(p.token);
+    const answer = part => { /* cut where it does not end with a token that ends it */
+      const said = page.positions.filter(p => p.part === part && p.class === "generated");
+      const text = said.filter(p => !isSpecial(p)).map(p => p.token).join("").trim();
+      return text && !isSpecial(said[said.length - 1]) ? text + " …" : text;
+    };
     const answers = Array.from({ length: nParts }, (_, part) =>
       ["the model says" + (nParts > 1 ? " of " + partName(part) : ""), answer(part)]);
     const parts = [["model", page.model], ["lens", page.lens || "logit lens only"], ...answers,
@@ -228,6 +260,21 @@ const Page = (() => {
     document.addEventListener("keydown", onKey);
   }
 
+  /* Shows what an address says. */
+  function follow(link) {
+    Object.assign(view, Object.fromEntries(["state", "lens", "colour"].filter(k => link[k] !== undefined)
+      .map(k => [k, link[k]])));
+    if (link.token !== undefined)
+      findToken(link.token);
+    if (link.colour !== undefined)
+      view.colour = link.colour;
+    drawAll();
+    if (link.i >= 0)
+      setLock(link.i);
+    if (link.state !== undefined)
+      Table.revealState(view.state);
+  }
+
   at("layer").max = last;
   at("lenses").hidden = !page.has_lens;
   describe();
@@ -235,8 +282,9 @@ const Page = (() => {
   Picture.build({ hover, lock });
   Attention.build(drawFocus);
   Table.build({ hover, lock });
+  Ask.build({ choose, go });
   listen();
-  drawAll();
-  Table.reveal(focus(), view.state);
+  follow(Link.read(location.hash));
+  addEventListener("hashchange", () => follow(Link.read(location.hash)));
   return { view };
 })();

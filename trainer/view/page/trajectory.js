@@ -27,7 +27,7 @@ const Trajectory = (() => {
   function card(i, s, locked) {
     const p = page.positions[i], node = document.getElementById("card");
     const title = make("h2", {}, make("bdi", {}, rowName(i)),
-      make("small", {}, ` ${p.class} · position ${p.position} · state ${s}${locked ? " · locked" : ""}`));
+      make("small", {}, ` ${placeName(i)} · position ${p.position} · state ${s}${locked ? " · locked" : ""}`));
     const other = counterpart(i), columns = [title, make("div", { className: "columns" },
       ...Data.lenses.map(l => column(l, i, s, "card-" + l)))];
     if (other >= 0)
@@ -40,15 +40,17 @@ const Trajectory = (() => {
 
   /* ---- the charts ---- */
 
-  /* The tokens that matter at a position: the tracked ones, then those with the largest probability at any state. */
-  function leading(lenses, i, limit) {
+  /* The tokens that matter at a position: the chosen one, the tracked ones, then those with the largest probability at
+   * any state. */
+  function leading(lenses, i, limit, chosen) {
     const best = new Map();
     for (const lens of lenses)
       for (let s = 0; s < Data.nStates; s++)
         for (const { token, p } of Data.top(lens, i, s))
           best.set(token, Math.max(best.get(token) || 0, p));
     const order = [...best].sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([token]) => token);
-    return [...new Set([...page.tracked, ...order])].slice(0, Math.max(limit, page.tracked.length));
+    const asked = chosen >= 0 ? [chosen, ...page.tracked] : page.tracked;
+    return [...new Set([...asked, ...order])].slice(0, Math.max(limit, asked.length));
   }
   const series = (lens, i, quantity, token) => Array.from({ length: Data.nStates }, (_, s) => {
     const x = Data.value(lens, i, s, quantity, token);
@@ -60,19 +62,19 @@ const Trajectory = (() => {
       pointRadius: 3, pointHoverRadius: 5, borderWidth: 2, clip: 6, borderDash: dashed ? [6, 4] : [], tension: 0 };
   }
   /* Solid at the position, dashed at its counterpart under the other picture. */
-  function comparedLines(lens, i, other) {
-    const tokens = [...new Set([...leading([lens], i, 3), ...leading([lens], other, 3)])];
+  function comparedLines(lens, i, other, chosen) {
+    const tokens = [...new Set([...leading([lens], i, 3, chosen), ...leading([lens], other, 3, chosen)])];
     return tokens.flatMap((token, n) => [i, other].map((row, dashed) =>
       line(tokenText(token) + " " + partName(page.positions[row].part) + (dashed ? " (dashed)" : ""),
         series(lens, row, "token", token), n, dashed)));
   }
   function probabilityLines(view, i) {
     if (view.lens !== "difference" && counterpart(i) >= 0)
-      return comparedLines(view.lens, i, counterpart(i));
+      return comparedLines(view.lens, i, counterpart(i), view.token);
     if (view.lens !== "difference")
-      return leading([view.lens], i, 6).map((token, n) =>
+      return leading([view.lens], i, 6, view.token).map((token, n) =>
         line(tokenText(token), series(view.lens, i, "token", token), n));
-    return leading(["logit", "tuned"], i, 3).flatMap((token, n) => [
+    return leading(["logit", "tuned"], i, 3, view.token).flatMap((token, n) => [
       line(tokenText(token) + " tuned", series("tuned", i, "token", token), n),
       line(tokenText(token) + " logit (dashed)", series("logit", i, "token", token), n, true)]);
   }
