@@ -5,7 +5,8 @@ JOBS  := $(shell nproc)
 # Ninja's own line: how far, of how much, how long.
 export NINJA_STATUS = [%f/%t %es] 
 
-.PHONY: all help deps demo test check test-all asan tsan fuzz-short real peers results dist deb format golden lint install \
+.PHONY: all help deps demo test check test-all asan tsan fuzz-short real peers wheel python-test results dist deb \
+        format golden lint install \
         clean configure build
 
 all: ## build the program and the library (release)
@@ -62,6 +63,12 @@ real: deps ## a real language model on real text: SmolLM2-135M (needs pip and ap
 peers: deps ## lenses to and from tuned-lens, NumPy, HDF5 (a Python environment in build/peers; needs pip)
 	@$(MAKE) --no-print-directory all
 	@tests/peers/run.sh $(VLENS)
+
+wheel: deps ## the Python package as a wheel, in build/wheel (needs pip)
+	@tools/wheel.sh build/wheel
+
+python-test: wheel ## the wheel in a fresh environment: its tests, types, docstrings, demo (pip fetches torch)
+	@tests/python/run.sh "$$(ls -t build/wheel/vlens-*.whl | head -1)"
 
 format: ## format the sources
 	@tools/check_format.sh --fix
