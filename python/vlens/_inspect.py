@@ -153,7 +153,8 @@ def _classify_norm(norm: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, tole
 def inspect(model: Any, forward: Callable[[], Any]) -> tuple[torch.nn.ModuleList, torch.nn.Module, Head]:
     """Blocks, final norm and head of a model. ``forward()`` runs it once and returns its output.
 
-    Raises VlensError where the model's logits are not what vlens would compute from its last state; says how far off."""
+    Raises VlensError where the model's logits are not what vlens would compute from its last state, and says by how
+    much they differ."""
     output_head = model.get_output_embeddings()
     if not isinstance(output_head, torch.nn.Linear):
         raise VlensError("unsupported", f"{type(model).__name__} has no linear head: get_output_embeddings() gives "
@@ -197,5 +198,5 @@ def _fit_logits(head: Head, x: torch.Tensor, logits: torch.Tensor, config: Any, 
     error, head.softcap, head.logit_scale = min(tried)
     if error > tolerance:
         raise VlensError("mismatch", "the final norm and the head, applied to the last state, do not give the model's "
-                         f"own logits: off by {error:.2g} of the largest, at most {tolerance:.0e} is expected. "
-                         "Something else stands behind the last state (a norm, a scale, a cap), and a lens would learn it wrong")
+                         f"own logits: off by {error:.2g} of the largest, at most {tolerance:.0e} is "
+                         "expected. Something else stands behind the last state (a norm, a scale, a cap), and a lens would learn it wrong")
