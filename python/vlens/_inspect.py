@@ -199,4 +199,5 @@ def _fit_logits(head: Head, x: torch.Tensor, logits: torch.Tensor, config: Any, 
     if error > tolerance:
         raise VlensError("mismatch", "the final norm and the head, applied to the last state, do not give the model's "
                          f"own logits: off by {error:.2g} of the largest, at most {tolerance:.0e} is "
-                         "expected. Something else stands behind the last state (a norm, a scale, a cap), and a lens would learn it wrong")
+                         "expected. Something else stands behind the last state (a norm, a scale, a cap), and a lens "
+                         "would learn it wrong")
