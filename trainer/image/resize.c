@@ -1,5 +1,6 @@
-/* hf/resize.c - the method is that of Pillow's libImaging/Resample.c: weights in double, normalised, rounded to 22
- * fractional bits; sums in 32-bit integers; clipped to 8 bits after each pass. */
+/* The method is that of Pillow's libImaging/Resample.c: weights in double, normalised, rounded to 22 fractional bits;
+ * sums in 32-bit integers; clipped to 8 bits after each pass. torchvision's differs in the number of fractional bits
+ * (ATen/native/cpu/UpSampleKernel.cpp, compute_index_ranges_int16_weights). */
 #include "trainer/image/resize.h"
 
 #include <math.h>
@@ -8,7 +9,7 @@
 #include "trainer/base/mem.h"
 
 /* 32 bits, less 8 for the pixel and 2 for the overshoot of the cubic and Lanczos weights. */
-enum { FRACTION_BITS = 32 - 8 - 2, HALF = 1 << (FRACTION_BITS - 1) };
+enum { MAX_BITS = 32 - 8 - 2 };
 
 static const double PI = 3.14159265358979323846;
 
@@ -70,6 +71,14 @@ struct taps {
     int *first, *count; /* [n] */
     int32_t *weights;   /* [n, stride] */
     size_t stride;
+    int bits; /* fractional ones of a weight */
+};
+
+/* An axis that goes from `from` to `to` pixels; outputs start .. start + n - 1 are wanted. */
+struct axis {
+    const struct filter *filter;
+    int from, to, start, n;
+    vl_resize_kernel kernel;
 };
 
 static void clear_taps(struct taps *taps)
@@ -79,88 +88,119 @@ static void clear_taps(struct taps *taps)
     vl_free(taps->weights);
 }
 
-static int32_t to_fixed(double weight)
+static int32_t to_fixed(double weight, int bits)
 {
-    return (int32_t)((weight < 0 ? -0.5 : 0.5) + weight * (1 << FRACTION_BITS));
+    return (int32_t)((weight < 0 ? -0.5 : 0.5) + weight * (1 << bits));
 }
 
-/* Outputs start .. start + n - 1 of an axis that goes from `from` to `to` pixels. */
-static vl_status make_taps(struct taps *out, const struct filter *filter, int from, int to, const int part[2],
-                           vl_error *err)
+/* The normalised weights of output i: sets its first input and returns how many there are. */
+static int weigh(double *weights, int *first, const struct axis *axis, int i)
 {
-    const int start = part[0], n = part[1];
-    const double scale = (double)from / to, stretch = scale < 1.0 ? 1.0 : scale;
-    const double support = filter->support * stretch, inverse = 1.0 / stretch;
+    const double scale = (double)axis->from / axis->to, stretch = scale < 1.0 ? 1.0 : scale;
+    const double support = axis->filter->support * stretch, inverse = 1.0 / stretch, center = (i + 0.5) * scale;
+    int low = (int)(center - support + 0.5), high = (int)(center + support + 0.5);
+    low = low < 0 ? 0 : low;
+    high = high > axis->from ? axis->from : high;
+    double sum = 0;
+    for (int k = 0; k < high - low; k++) {
+        weights[k] = axis->filter->weight((k + low - center + 0.5) * inverse);
+        sum += weights[k];
+    }
+    for (int k = 0; k < high - low && sum != 0.0; k++)
+        weights[k] /= sum;
+    *first = low;
+    return high - low;
+}
+
+/* Of the whole axis, whatever part of it is wanted. */
+static int fraction_bits(double *weights, const struct axis *axis)
+{
+    double largest = 0;
+    int first, bits = 0;
+    if (axis->kernel == VL_RESIZE_PILLOW)
+        return MAX_BITS;
+    for (int i = 0; i < axis->to; i++) {
+        const int n = weigh(weights, &first, axis, i);
+        for (int k = 0; k < n; k++)
+            largest = weights[k] > largest ? weights[k] : largest;
+    }
+    while (bits < MAX_BITS && (int)(0.5 + largest * (1 << (bits + 1))) < 1 << 15)
+        bits++;
+    return bits;
+}
+
+static vl_status make_taps(struct taps *out, const struct axis *axis, vl_error *err)
+{
+    const double scale = (double)axis->from / axis->to;
+    const size_t n = (size_t)axis->n;
     size_t total;
-    out->stride = (size_t)ceil(support) * 2 + 1;
-    out->first = vl_alloc((size_t)n, sizeof *out->first);
-    out->count = vl_alloc((size_t)n, sizeof *out->count);
-    out->weights = vl_mul_size(&total, (size_t)n, out->stride) ? vl_alloc(total, sizeof *out->weights) : NULL;
+    out->stride = (size_t)ceil(axis->filter->support * (scale < 1.0 ? 1.0 : scale)) * 2 + 1;
+    out->first = vl_alloc(n, sizeof *out->first);
+    out->count = vl_alloc(n, sizeof *out->count);
+    out->weights = vl_mul_size(&total, n, out->stride) ? vl_alloc(total, sizeof *out->weights) : NULL;
     double *exact = vl_alloc(out->stride, sizeof *exact);
     if (!out->first || !out->count || !out->weights || !exact) {
         vl_free(exact);
         return vl_fail_nomem(err, "weights for resizing a picture");
     }
-    for (int i = 0; i < n; i++) {
-        const double center = (start + i + 0.5) * scale;
-        int low = (int)(center - support + 0.5), high = (int)(center + support + 0.5);
-        low = low < 0 ? 0 : low;
-        high = high > from ? from : high;
-        double sum = 0;
-        for (int k = 0; k < high - low; k++) {
-            exact[k] = filter->weight((k + low - center + 0.5) * inverse);
-            sum += exact[k];
-        }
-        int32_t *weights = out->weights + (size_t)i * out->stride;
-        for (int k = 0; k < high - low; k++)
-            weights[k] = to_fixed(sum != 0.0 ? exact[k] / sum : exact[k]);
-        out->first[i] = low;
-        out->count[i] = high - low;
+    out->bits = fraction_bits(exact, axis);
+    for (size_t i = 0; i < n; i++) {
+        out->count[i] = weigh(exact, &out->first[i], axis, axis->start + (int)i);
+        for (int k = 0; k < out->count[i]; k++)
+            out->weights[i * out->stride + (size_t)k] = to_fixed(exact[k], out->bits);
     }
     vl_free(exact);
     return VL_OK;
 }
 
-static uint8_t to_byte(int32_t sum)
+/* What a sum starts with, so that to_byte rounds. */
+static int32_t half(int bits)
 {
-    const int32_t value = sum >> FRACTION_BITS; /* arithmetic, as gcc and clang define it */
+    return bits > 0 ? 1 << (bits - 1) : 0;
+}
+
+static uint8_t to_byte(int32_t sum, int bits)
+{
+    const int32_t value = sum >> bits; /* arithmetic, as gcc and clang define it */
     return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
 /* One row of the horizontal pass. */
 static void sum_columns(uint8_t *to, const uint8_t *from, const struct taps *taps, int n)
 {
+    const int bits = taps->bits;
     for (int i = 0; i < n; i++, to += 3) {
         const uint8_t *p = from + 3 * (size_t)taps->first[i];
         const int32_t *weights = taps->weights + (size_t)i * taps->stride;
-        int32_t r = HALF, g = HALF, b = HALF;
+        int32_t r = half(bits), g = r, b = r;
         for (int k = 0; k < taps->count[i]; k++, p += 3) {
             r += p[0] * weights[k];
             g += p[1] * weights[k];
             b += p[2] * weights[k];
         }
-        to[0] = to_byte(r);
-        to[1] = to_byte(g);
-        to[2] = to_byte(b);
+        to[0] = to_byte(r, bits);
+        to[1] = to_byte(g, bits);
+        to[2] = to_byte(b, bits);
     }
 }
 
 /* One row of the vertical pass: a stretch of columns at a time, so that the sums stay in the nearest cache. */
-static void sum_rows(uint8_t *to, const uint8_t *from, size_t row, const int32_t *weights, int count)
+static void sum_rows(uint8_t *to, const uint8_t *from, size_t row, const struct taps *taps, int y)
 {
+    const int32_t *weights = taps->weights + (size_t)y * taps->stride;
     enum { STRETCH = 1024 };
     int32_t sums[STRETCH];
     for (size_t start = 0; start < row; start += STRETCH) {
         const size_t n = row - start < STRETCH ? row - start : STRETCH;
         for (size_t i = 0; i < n; i++)
-            sums[i] = HALF;
-        for (int k = 0; k < count; k++) {
+            sums[i] = half(taps->bits);
+        for (int k = 0; k < taps->count[y]; k++) {
             const uint8_t *p = from + (size_t)k * row + start;
             for (size_t i = 0; i < n; i++)
                 sums[i] += p[i] * weights[k];
         }
         for (size_t i = 0; i < n; i++)
-            to[start + i] = to_byte(sums[i]);
+            to[start + i] = to_byte(sums[i], taps->bits);
     }
 }
 
@@ -184,8 +224,7 @@ static void vertical_pass(uint8_t *out, const uint8_t *from, const vl_resize_arg
     const int low = taps->first[0];
 #pragma omp parallel for schedule(static)
     for (int y = 0; y < args->h; y++) {
-        sum_rows(out + (size_t)y * row, from + (size_t)(taps->first[y] - low) * row, row,
-                 taps->weights + (size_t)y * taps->stride, taps->count[y]);
+        sum_rows(out + (size_t)y * row, from + (size_t)(taps->first[y] - low) * row, row, taps, y);
     }
 }
 
@@ -203,7 +242,7 @@ static vl_status check_args(const vl_resize_args *a, vl_error *err)
     return VL_OK;
 }
 
-vl_status vl_resize(uint8_t *out, const vl_resize_args *args, vl_error *err)
+static vl_status resize(uint8_t *out, const vl_resize_args *args, vl_resize_kernel kernel, vl_error *err)
 {
     vl_status status = VL_OK;
     struct taps across = {0}, down = {0};
@@ -211,12 +250,13 @@ vl_status vl_resize(uint8_t *out, const vl_resize_args *args, vl_error *err)
     VL_TRY(check_args(args, err));
     const struct filter *filter = &FILTERS[args->filter];
     if (args->new_width != args->width)
-        VL_GOTO(make_taps(&across, filter, args->width, args->new_width, (const int[2]){args->x, args->w}, err));
+        VL_GOTO(
+            make_taps(&across, &(struct axis){filter, args->width, args->new_width, args->x, args->w, kernel}, err));
     if (args->new_height == args->height) {
         horizontal_pass(out, args, &across, args->y, args->h);
         goto done;
     }
-    VL_GOTO(make_taps(&down, filter, args->height, args->new_height, (const int[2]){args->y, args->h}, err));
+    VL_GOTO(make_taps(&down, &(struct axis){filter, args->height, args->new_height, args->y, args->h, kernel}, err));
     const int low = down.first[0], rows = down.first[args->h - 1] + down.count[args->h - 1] - low;
     size_t pixels;
     middle = vl_mul_size(&pixels, (size_t)rows, (size_t)args->w) ? vl_alloc(pixels, 3) : NULL;
@@ -231,4 +271,14 @@ done:
     clear_taps(&down);
     vl_free(middle);
     return status;
+}
+
+vl_status vl_resize(uint8_t *out, const vl_resize_args *args, vl_error *err)
+{
+    return resize(out, args, VL_RESIZE_PILLOW, err);
+}
+
+vl_status vl_resize_torch(uint8_t *out, const vl_resize_args *args, vl_error *err)
+{
+    return resize(out, args, VL_RESIZE_TORCH, err);
 }
