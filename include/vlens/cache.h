@@ -62,6 +62,11 @@ typedef struct vl_cache_info {
  * right uuid and size, all arrays of the right length and range. The caller closes. */
 VL_API vl_status vl_cache_open(vl_cache **out, const char *path, vl_error *err);
 VL_API void vl_cache_close(vl_cache *cache);
+/* Whether a configuration speaks of this cache: model, samples, and every key that affects its rows. `own`: vl_affects
+ * bits of the stage that asks; keys that affect it too (precision) are its own matter. VL_EMISMATCH names the first key
+ * that differs. A cache that vlens did not make does not say what it was made with: VL_OK. */
+VL_API vl_status vl_cache_check_config(const vl_cache *cache, const vl_config *config, const vl_hub_paths *hub,
+                                       unsigned own, vl_error *err);
 VL_API const vl_cache_info *vl_cache_get_info(const vl_cache *cache);
 
 /* Per-row columns, read at open; borrowed. */

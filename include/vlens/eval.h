@@ -69,9 +69,12 @@ VL_API vl_estimate vl_eval_get_depth(const vl_eval_result *result, int group, vl
  * Freed by vl_release. */
 VL_API vl_status vl_eval_table(char **out, const vl_eval_result *result, vl_error *err);
 VL_API vl_status vl_eval_json(char **out, const vl_eval_result *result, vl_error *err);
+/* Of what was measured, on which rows, and how, as 16 hexadecimal digits: equal digests, equal numbers. Borrowed. */
+VL_API const char *vl_eval_digest(const vl_eval_result *result);
 /* The JSON as a file, whole or not at all. */
 VL_API vl_status vl_eval_write(const vl_eval_result *result, const char *path, vl_error *err);
-/* Records the held-out KL per layer (class "all") in the lens' own file. */
+/* Records the held-out KL per layer (class "all") in the lens' own file: `train` does so once, when it has fitted it.
+ */
 VL_API vl_status vl_eval_record(const vl_eval_result *result, const char *lens_path, vl_error *err);
 
 #ifdef __cplusplus

@@ -40,6 +40,10 @@ VL_API const float *vl_lens_bias(const vl_lens *lens, int64_t layer);
 VL_API vl_status vl_lens_check(const vl_lens *lens, const char *fingerprint, int64_t d_model, int64_t n_layers,
                                bool allow_other_model, bool *warned, vl_error *err);
 
+/* Whether a lens was fitted as a configuration says: every key that affects a fit, but those that also affect `own`
+ * (vl_affects bits). VL_EMISMATCH names the first that differs. A lens that was imported does not say: VL_OK. */
+VL_API vl_status vl_lens_check_config(const vl_lens *lens, const vl_config *config, unsigned own, vl_error *err);
+
 /* out[M, D] = h + A_i h + b_i on the device, all f32. `layer` == n_layers copies. */
 VL_API vl_status vl_lens_transform(vl_lens *lens, vl_device *device, int64_t layer, vl_tensor out, vl_tensor h,
                                    vl_error *err);

@@ -121,6 +121,10 @@ int cli_print_json(const vl_reading *reading);
 int cli_fail(vl_status status, const vl_error *err);
 /* Reads a configuration (NULL: defaults) and applies --set, --device and --threads. */
 vl_status cli_config(vl_config **out, const char *path, const cli_common *common, vl_error *err);
+/* VL_EINVAL where the running command does not use the key of a --set (uses.c). */
+vl_status cli_check_use(const char *assignment, vl_error *err);
+/* The command that runs, "eval". */
+const char *cli_command_name(void);
 vl_status cli_open_device(vl_device **out, const vl_config *config, vl_error *err);
 /* Both, for commands that change nothing in between. The caller frees the two also after a failure. */
 vl_status cli_open(vl_config **config, vl_device **device, const char *path, const cli_common *common, vl_error *err);
@@ -128,8 +132,10 @@ vl_status cli_open(vl_config **config, vl_device **device, const char *path, con
 void cli_announce_device(const vl_device *device, const vl_observer *observer);
 vl_status cli_open_model(vl_model **out, const vl_config *config, vl_device *device, vl_error *err);
 vl_hub_paths cli_hub_paths(void);
-/* Opens the cache that a configuration names, as cli_open_cache does. */
-vl_status cli_open_own_cache(vl_cache **out, const vl_config *config, vl_error *err);
+/* Opens the cache that a configuration names, as cli_open_cache does, and compares both (vl_cache_check_config). */
+vl_status cli_open_own_cache(vl_cache **out, const vl_config *config, unsigned own, vl_error *err);
+/* Opens the lens at `path`, or (NULL) that of the configuration, which must have been fitted as it says. */
+vl_status cli_open_own_lens(vl_lens **out, const char *path, const vl_config *config, unsigned own, vl_error *err);
 /* Caches where no complete cache lies, and opens it. */
 vl_status cli_ensure_cache(vl_cache **out, const vl_config *config, vl_device *device, const vl_observer *observer,
                            vl_error *err);

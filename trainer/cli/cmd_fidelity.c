@@ -27,9 +27,9 @@ static vl_status prepare(opened *o, const char *path, const char *lens, const cl
 {
     vl_status status = cli_open(&o->config, &o->device, path, common, err);
     if (status == VL_OK)
-        status = cli_open_own_cache(&o->cache, o->config, err);
+        status = cli_open_own_cache(&o->cache, o->config, VL_AFFECTS_EVAL, err);
     if (status == VL_OK)
-        status = vl_lens_open(&o->lens, lens ? lens : o->config->output, err);
+        status = cli_open_own_lens(&o->lens, lens, o->config, VL_AFFECTS_EVAL, err);
     if (status == VL_OK && o->config->fidelity.control)
         status = vl_lens_open(&o->control, o->config->fidelity.control, err);
     if (status == VL_OK)

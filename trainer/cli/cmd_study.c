@@ -31,7 +31,7 @@ static vl_status prepare(opened *o, const char *path, const char *lens, const cl
         status = vl_fit_run(&fitted, o->config, o->cache, o->device, &fit, observer, err);
     vl_fit_result_clear(&fitted);
     if (status == VL_OK)
-        status = vl_lens_open(&o->lens, lens ? lens : o->config->output, err);
+        status = cli_open_own_lens(&o->lens, lens, o->config, VL_AFFECTS_EVAL, err);
     if (status == VL_OK)
         status = cli_open_model(&o->model, o->config, o->device, err);
     return status;

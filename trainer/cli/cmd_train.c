@@ -23,6 +23,9 @@ vl_status cli_ensure_cache(vl_cache **out, const vl_config *config, vl_device *d
     if (status == VL_OK)
         status = vl_cache_open(out, directory, err);
     vl_release(directory);
+    const vl_hub_paths hub = cli_hub_paths();
+    if (status == VL_OK)
+        status = vl_cache_check_config(*out, config, &hub, VL_AFFECTS_FIT, err);
     return status;
 }
 
@@ -72,6 +75,46 @@ static void print_result_json(const vl_fit_result *r)
     printf("}\n");
 }
 
+static bool has_heldout(const vl_cache *cache)
+{
+    const vl_cache_samples *samples = vl_cache_get_samples(cache);
+    for (int64_t i = 0; i < vl_cache_get_info(cache)->n_samples; i++)
+        if (samples->heldout[i])
+            return true;
+    return false;
+}
+
+/* A lens carries its held-out KL with it, measured once: when it has been fitted. */
+static vl_status record_heldout(const vl_config *config, vl_cache *cache, vl_device *device,
+                                const vl_observer *observer, vl_error *err)
+{
+    vl_lens *lens = NULL;
+    vl_eval_result *result = NULL;
+    vl_config plain = *config; /* every held-out row, and nothing but KL */
+    plain.eval.split = VL_SPLIT_HELDOUT;
+    plain.eval.metrics = 1u << VL_EVAL_KL;
+    plain.eval.bootstrap = plain.eval.max_tokens = plain.eval.first_positions = 0;
+    plain.eval.wrong_picture = false;
+    plain.eval.baseline = NULL;
+    vl_status status = vl_lens_open(&lens, config->output, err);
+    if (status != VL_OK || vl_lens_get_info(lens)->heldout_kl) {
+        vl_lens_close(lens);
+        return status;
+    }
+    if (!has_heldout(cache)) {
+        observer->message(observer->user, 1,
+                          "nothing is held out: there is no row to judge the lens by (data.heldout)");
+        vl_lens_close(lens);
+        return VL_OK;
+    }
+    status = vl_eval_run(&result, &plain, cache, lens, device, &(vl_eval_options){.team = cli_team()}, observer, err);
+    vl_lens_close(lens);
+    if (status == VL_OK && !cli_team_is_silent())
+        status = vl_eval_record(result, config->output, err);
+    vl_eval_free(result);
+    return status;
+}
+
 int cmd_train(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
@@ -103,6 +146,8 @@ int cmd_train(const cli_command *self, int argc, char **argv)
         status = cli_ensure_cache(&cache, config, device, cli_observer(&common), &err);
     if (status == VL_OK)
         status = vl_fit_run(&result, config, cache, device, &fit, cli_observer(&common), &err);
+    if (status == VL_OK)
+        status = record_heldout(config, cache, device, cli_observer(&common), &err);
     if (status != VL_OK)
         code = cli_fail(status, &err);
     else if (common.json)

@@ -27,7 +27,8 @@ vl_status cli_config(vl_config **out, const char *path, const cli_common *common
     char text[300];
     *out = NULL;
     for (int i = 0; status == VL_OK && i < common->set.n; i++)
-        status = vl_config_set(config, common->set.items[i], err);
+        if ((status = vl_config_set(config, common->set.items[i], err)) == VL_OK)
+            status = cli_check_use(common->set.items[i], err);
     if (status == VL_OK && common->device) {
         snprintf(text, sizeof text, "device=%s", common->device);
         status = vl_config_set(config, text, err);
@@ -63,6 +64,12 @@ vl_status cli_open(vl_config **config, vl_device **device, const char *path, con
     *device = NULL;
     vl_status status = cli_config(config, path, common, err);
     return status == VL_OK ? cli_open_device(device, *config, err) : status;
+}
+
+vl_status cli_open_own_lens(vl_lens **out, const char *path, const vl_config *config, unsigned own, vl_error *err)
+{
+    vl_status status = vl_lens_open(out, path ? path : config->output, err);
+    return status == VL_OK && !path ? vl_lens_check_config(*out, config, own, err) : status;
 }
 
 void cli_announce_device(const vl_device *device, const vl_observer *observer)

@@ -277,13 +277,16 @@ vl_status cli_guard(const char *path, vl_error *err)
     return status; /* any other failure is met again, and said, by whoever opens it now */
 }
 
-vl_status cli_open_own_cache(vl_cache **out, const vl_config *config, vl_error *err)
+vl_status cli_open_own_cache(vl_cache **out, const vl_config *config, unsigned own, vl_error *err)
 {
     char *directory = NULL;
     vl_status status = vl_cache_directory(&directory, config, err);
     if (status == VL_OK)
         status = cli_open_cache(out, directory, err);
     vl_release(directory);
+    const vl_hub_paths hub = cli_hub_paths();
+    if (status == VL_OK)
+        status = vl_cache_check_config(*out, config, &hub, own, err);
     return status;
 }
 

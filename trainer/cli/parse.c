@@ -64,11 +64,19 @@ static bool store(const cli_option *option, const char *value)
     return false;
 }
 
+static const char *running = "";
+
+const char *cli_command_name(void)
+{
+    return running;
+}
+
 int cli_parse(const cli_command *command, const cli_option *options, int argc, char **argv, const char **positional,
               int min, int max)
 {
     int n = 0;
     bool only_positional = false;
+    running = command->name;
     if (cli_describe(command, options))
         return EXIT_DONE;
     for (int i = 0; i < argc; i++) {

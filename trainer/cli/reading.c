@@ -65,8 +65,9 @@ static vl_status from_model(vl_reading **out, const cli_reading *q, const vl_con
     vl_prompt prompt = {.text = q->prompt,
                         .image_paths = q->images.items,
                         .n_images = q->images.n,
-                        .raw = q->raw,
-                        .ignore_exif = q->no_exif};
+                        .raw = q->raw || config->data.chat_template == VL_TEMPLATE_NONE,
+                        .ignore_exif = q->no_exif || !config->data.exif,
+                        .max_pixels = config->data.max_pixels};
     vl_status status = cli_open_model(&model, config, device, err);
     if (status == VL_OK)
         status = read_prompt(out, model, &prompt, q->generate, options, err);
@@ -87,12 +88,28 @@ static vl_status from_cache(vl_reading **out, const cli_reading *q, vl_device *d
     return status;
 }
 
+/* What a cached sample was made with is settled: keys of the forward would do nothing. */
+static vl_status check_sets(const cli_reading *q, vl_error *err)
+{
+    for (int i = 0; q->cache && i < q->common.set.n; i++) {
+        const char *key = q->common.set.items[i];
+        if (strncmp(key, "data.", 5) != 0 && strncmp(key, "model=", 6) != 0)
+            continue;
+        snprintf(err->message, sizeof err->message,
+                 "--set %.*s: not used with --cache: the cache was made with its own", (int)strcspn(key, "="), key);
+        return err->status = VL_EINVAL;
+    }
+    return VL_OK;
+}
+
 vl_status cli_open_reading(vl_reading **out, const cli_reading *q, vl_error *err)
 {
     vl_config *config = NULL;
     vl_device *device = NULL;
     vl_lens *lens = NULL;
     vl_status status = cli_config(&config, NULL, &q->common, err);
+    if (status == VL_OK)
+        status = check_sets(q, err);
     if (status == VL_OK && q->model) {
         char text[4200];
         snprintf(text, sizeof text, "model=%s", q->model);

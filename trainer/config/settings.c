@@ -15,7 +15,7 @@ vl_status vl_settings_make(char **out, const vl_config *config, unsigned affects
     *out = NULL;
     for (int i = 0; i < vl_options_count; i++) {
         const vl_option *option = &vl_options[i];
-        if (!(option->affects & affects) || option->type == VL_OPTION_TEXT)
+        if (!(option->affects & affects) || (option->affects & affects >> 8) || option->type == VL_OPTION_TEXT)
             continue;
         char *value = vl_option_text(config, option);
         text.failed = text.failed || !value;

@@ -14,6 +14,9 @@ typedef struct vl_fact {
     const char *name, *value; /* without newlines; the name without '=' */
 } vl_fact;
 
+/* In `affects`: leave out the keys that also affect x, which whoever compares has values of its own for. */
+#define VL_SETTINGS_BUT(x) ((unsigned)(x) << 8)
+
 /* `affects`: vl_affects bits; a key takes part where it has one of them. The caller frees with vl_free. */
 vl_status vl_settings_make(char **out, const vl_config *config, unsigned affects, const vl_fact *facts, int n_facts,
                            vl_error *err);

@@ -275,6 +275,7 @@ vl_status vl_eval_run(vl_eval_result **out, const vl_config *config, vl_cache *c
     VL_GOTO(prepare(&e, config, options, observer, err));
     VL_GOTO(vl_eval_rows_select(&rows, config, cache, err));
     e.result->wrong_rows = rows.n_partners;
+    VL_GOTO(vl_eval_identify(e.result, &(vl_eval_identity){config, cache, lens, e.baseline, &rows}, err));
     e.capacity = e.capacity < rows.n ? e.capacity : rows.n;
     VL_GOTO(evaluation_alloc(&e, vl_cache_get_info(cache)->dtype, err));
     VL_GOTO(vl_tally_new(&e.result->tally, e.n_layers + 1, rows.n_clusters, err));

@@ -190,6 +190,7 @@ vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
                   "bootstrap", (json_int_t)r->bootstrap.resamples, "bootstrap_seed", (json_int_t)r->bootstrap.seed,
                   "baseline", r->baseline_path);
     json_t *groups = json_array();
+    json_object_set_new(root, "digest", json_string(r->digest));
     for (int g = 0; g < r->n_groups; g++)
         json_array_append_new(groups, group_json(r, g));
     json_object_set_new(root, "classes", groups);

@@ -26,7 +26,17 @@ struct vl_eval_result {
     char model_id[VL_EVAL_TEXT], fingerprint[65], lens_fingerprint[65];
     char lens_path[1024], cache_path[1024], baseline_path[1024];
     char version[32];
+    char digest[17]; /* what was measured, on what, and how: hex */
 };
+
+typedef struct vl_eval_identity {
+    const vl_config *config;
+    const vl_cache *cache;
+    const vl_lens *lens, *baseline; /* the second may be NULL */
+    const vl_eval_rows *rows;
+} vl_eval_identity;
+/* Sets result->digest (identity.c). */
+vl_status vl_eval_identify(vl_eval_result *result, const vl_eval_identity *what, vl_error *err);
 
 /* Turns the sums into means and intervals. */
 vl_status vl_eval_result_finish(vl_eval_result *result, vl_error *err);

@@ -241,6 +241,22 @@ static void renumber_clusters(vl_eval_rows *rows, int64_t *first, int64_t n_samp
     }
 }
 
+/* Why there is nothing to evaluate. */
+static vl_status fail_empty(const vl_config *config, const vl_cache_info *info, const vl_cache_samples *samples,
+                            vl_error *err)
+{
+    bool heldout = config->eval.split == VL_SPLIT_HELDOUT;
+    int64_t wanted = 0;
+    for (int64_t i = 0; i < info->n_samples; i++)
+        wanted += samples->heldout[i] == heldout;
+    if (wanted > 0)
+        return vl_fail(err, VL_EINVAL, "%s: eval.max_tokens is %lld, which is less than any %s sample has rows",
+                       info->path, (long long)config->eval.max_tokens, heldout ? "held-out" : "training");
+    return vl_fail(err, VL_EINVAL, "%s: none of its %lld samples is %s (data.heldout %g, data.seed %lld)", info->path,
+                   (long long)info->n_samples, heldout ? "held out" : "trained on", config->data.heldout,
+                   (long long)config->data.seed);
+}
+
 vl_status vl_eval_rows_select(vl_eval_rows *out, const vl_config *config, const vl_cache *cache, vl_error *err)
 {
     const vl_cache_info *info = vl_cache_get_info(cache);
@@ -267,9 +283,7 @@ vl_status vl_eval_rows_select(vl_eval_rows *out, const vl_config *config, const 
         if (samples->heldout[s] == heldout && out->n + index.start[s + 1] - index.start[s] <= limit)
             add_sample(out, config, vl_cache_get_tokens(cache), &index, s, partner[s]);
     if (out->n == 0)
-        status = vl_fail(err, VL_EINVAL,
-                         "%s: no %s rows to evaluate (data.heldout is %s, or eval.max_tokens is below one sample)",
-                         info->path, heldout ? "held-out" : "training", heldout ? "0" : "1");
+        status = fail_empty(config, info, samples, err);
     else
         renumber_clusters(out, partner, info->n_samples);
 done:

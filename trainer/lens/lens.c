@@ -13,6 +13,7 @@
 #include "trainer/base/json.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/sha256.h"
+#include "trainer/config/settings.h"
 
 static const char *text_of(const vl_lens *lens, const char *key)
 {
@@ -271,6 +272,25 @@ vl_status vl_lens_check(const vl_lens *lens, const char *fingerprint, int64_t d_
     if (warned)
         *warned = true;
     return VL_OK;
+}
+
+vl_status vl_lens_check_config(const vl_lens *lens, const vl_config *config, unsigned own, vl_error *err)
+{
+    const char *settings = vl_lens_settings(lens);
+    char *wanted;
+    vl_settings_difference d;
+    if (!settings)
+        return VL_OK;
+    VL_TRY(vl_settings_make(&wanted, config, VL_AFFECTS_FIT | VL_SETTINGS_BUT(own), NULL, 0, err));
+    vl_status status = vl_settings_compare(&d, settings, wanted, err);
+    vl_free(wanted);
+    VL_TRY(status);
+    if (!d.key[0])
+        return VL_OK;
+    return vl_fail(err, VL_EMISMATCH,
+                   "%s: fitted with %s: \"%s\", the configuration says \"%s\"; set it back, or give the lens by --lens "
+                   "to take it as it is",
+                   lens->path, d.key, d.then, d.now);
 }
 
 static vl_status upload(vl_tensor *slot, vl_device *device, const float *values, int64_t rows, int64_t columns,

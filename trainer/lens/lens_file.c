@@ -148,7 +148,7 @@ static char *heldout_text(const double *kl, int64_t n)
     json_t *array = json_array();
     for (int64_t i = 0; array && i < n; i++)
         json_array_append_new(array, isfinite(kl[i]) ? json_real(kl[i]) : json_null());
-    char *text = array ? json_dumps(array, JSON_REAL_PRECISION(17)) : NULL;
+    char *text = array ? json_dumps(array, JSON_REAL_PRECISION(9)) : NULL;
     json_decref(array);
     return text;
 }

@@ -7,6 +7,8 @@
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
+#include "trainer/cache/open.h"
+#include "trainer/config/settings.h"
 #include "trainer/hf/preprocess.h"
 #include "trainer/model/family.h"
 
@@ -167,11 +169,11 @@ static vl_status prepare(vl_picture *out, const vl_preprocess *pp, const vl_imag
     return status;
 }
 
-static vl_status open_picture(vl_picture *out, const vl_preprocess *pp, const char *path, const char *sha256,
+static vl_status open_picture(vl_picture *out, const vl_preprocess *pp, const char *path, const char *sha256, bool exif,
                               vl_error *err)
 {
     vl_image image = {0};
-    vl_image_options options = vl_preprocess_image_options(pp, true);
+    vl_image_options options = vl_preprocess_image_options(pp, exif);
     options.max_pixels = VL_PROMPT_MAX_PIXELS;
     VL_TRY(vl_image_open(&image, path, &options, err));
     vl_status status = VL_OK;
@@ -183,10 +185,10 @@ static vl_status open_picture(vl_picture *out, const vl_preprocess *pp, const ch
     return status;
 }
 
-static void load(vl_picture *out, const vl_preprocess *pp, const char *path, const char *sha256)
+static void load(vl_picture *out, const vl_preprocess *pp, const char *path, const char *sha256, bool exif)
 {
     vl_error err = VL_ERROR_INIT;
-    if (open_picture(out, pp, path, sha256, &err) == VL_OK)
+    if (open_picture(out, pp, path, sha256, exif, &err) == VL_OK)
         return;
     snprintf(out->note, sizeof out->note, "the picture is not shown: %.200s", err.message);
     vl_free(out->rgb);
@@ -231,6 +233,15 @@ static vl_status find_grid(vl_picture *out, const vl_cache *cache, vl_error *err
     return VL_OK;
 }
 
+/* Whether the cache turned its pictures by their EXIF orientation: what is shown is what the model saw. */
+static bool turns_pictures(const vl_cache *cache)
+{
+    char *exif = cache->meta.settings ? vl_settings_find(cache->meta.settings, "data.exif") : NULL;
+    bool turns = !exif || strcmp(exif, "false") != 0;
+    vl_free(exif);
+    return turns;
+}
+
 vl_status vl_pictures_from_cache(vl_pictures *out, const vl_cache *cache, int64_t sample, vl_error *err)
 {
     const vl_cache_info *info = vl_cache_get_info(cache);
@@ -248,7 +259,8 @@ vl_status vl_pictures_from_cache(vl_pictures *out, const vl_cache *cache, int64_
         vl_picture *p = &out->items[n++];
         p->image = (int32_t)i;
         VL_TRY(find_grid(p, cache, err));
-        load(p, &pp, samples->image_path[i], samples->image_sha256 ? samples->image_sha256[i] : NULL);
+        load(p, &pp, samples->image_path[i], samples->image_sha256 ? samples->image_sha256[i] : NULL,
+             turns_pictures(cache));
         if (p->rgb && !known)
             snprintf(p->note, sizeof p->note,
                      "%.120s has no preprocessor_config.json: the crop (the middle square) is assumed", info->model_id);
