@@ -58,6 +58,9 @@ complete() { bash -c 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); co
 [ "$(complete vlens train my.yaml --fre)" = --fresh ] || fail "--fre: $(complete vlens train my.yaml --fre)"
 [ "$(complete vlens train my.yaml --set fit.learn)" = fit.learning_rate= ] || fail "--set fit.learn"
 [ "$(complete vlens export lens --format tuned)" = tuned-lens ] || fail "--format tuned"
+[ "$(complete vlens bench for)" = forward ] || fail "bench for: $(complete vlens bench for)"
+[ "$(complete vlens help tra)" = train ] || fail "help tra: $(complete vlens help tra)"
+[ "$(complete vlens ver | tr ' ' '\n' | sort | tr '\n' ' ')" = "verify version " ] || fail "ver: $(complete vlens ver)"
 if command -v groff >/dev/null; then
     groff -man -Tutf8 -ww -z "$share/vlens.man" 2>"$work/stderr"
     [ ! -s "$work/stderr" ] || fail "groff warns"

@@ -168,6 +168,8 @@ int cli_interrupt_code(void);
 
 /* Prints text on stdout and checks that it could be written. */
 int cli_print(const char *text);
+/* Writes text on stdout as a JSON string, quotes included. */
+void cli_put_json(const char *text);
 /* 12345678 -> "11.8 MiB". */
 const char *cli_bytes(char out[32], double bytes);
 

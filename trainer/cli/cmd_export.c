@@ -10,12 +10,14 @@ int cmd_export(const cli_command *self, int argc, char **argv)
     } types[] = {{"float32", VL_F32}, {"float16", VL_F16}, {"bfloat16", VL_BF16},
                  {"fp32", VL_F32},    {"fp16", VL_F16},    {"bf16", VL_BF16}};
     const char *path = NULL, *format = NULL, *out = NULL, *type = "float32", *model = NULL, *cache = NULL;
+    bool json = false;
     const cli_option options[] = {
         {"format", 'f', CLI_TEXT, &format, "NAME", "the format; without it the list is printed"},
         {"out", 'o', CLI_TEXT, &out, "PATH", "where to write"},
         {"dtype", 0, CLI_TEXT, &type, "TYPE", "float32 (default) | float16 | bfloat16"},
         {"model", 0, CLI_TEXT, &model, "DIR", "the model that the lens belongs to (checked; for unembed_hash)"},
         {"cache", 0, CLI_TEXT, &cache, "DIR", "or a cache of it"},
+        {"json", 0, CLI_FLAG, &json, NULL, "print the result as JSON on stdout"},
         CLI_OPTIONS_END,
     };
     int code = cli_parse(self, options, argc, argv, &path, 1, 1);
@@ -51,6 +53,12 @@ int cmd_export(const cli_command *self, int argc, char **argv)
     if (!strcmp(format, "jlens"))
         fprintf(stderr,
                 "vlens: note: jlens has no room for biases and for the adapter of state 0: they are left out\n");
-    printf("wrote %s (%s, %s)\n", out, format, vl_dtype_name(types[t].dtype));
+    if (json) {
+        printf("{\"wrote\": ");
+        cli_put_json(out);
+        printf(", \"format\": \"%s\", \"dtype\": \"%s\"}\n", format, vl_dtype_name(types[t].dtype));
+    } else {
+        printf("wrote %s (%s, %s)\n", out, format, vl_dtype_name(types[t].dtype));
+    }
     return cli_print("");
 }

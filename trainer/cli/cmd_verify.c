@@ -92,6 +92,26 @@ static void print_agreement(const vl_agreement *a, const char *path, const char 
                a->other_mean);
 }
 
+static void print_json(const vl_agreement *a, const char *path, const char *against, const char *original)
+{
+    printf("{\"path\": ");
+    cli_put_json(path);
+    printf(", \"whole\": true");
+    if (against) {
+        printf(", \"belongs_to\": ");
+        cli_put_json(against);
+        printf(", \"rows\": %lld, \"largest_kl\": %.6g, \"largest_kl_layer\": %lld", (long long)a->rows, a->worst,
+               (long long)a->worst_layer);
+    }
+    if (original) {
+        printf(", \"lens\": ");
+        cli_put_json(original);
+        printf(", \"lens_largest_kl\": %.6g, \"lens_largest_kl_layer\": %lld, \"lens_mean_kl\": %.6g", a->other_worst,
+               (long long)a->other_layer, a->other_mean);
+    }
+    printf("}\n");
+}
+
 int cmd_verify(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
@@ -100,6 +120,7 @@ int cmd_verify(const cli_command *self, int argc, char **argv)
         {"against", 0, CLI_TEXT, &against, "PATH",
          "a model or cache that a lens (in any format that import reads) must belong to; logits are recomputed"},
         {"lens", 0, CLI_TEXT, &original, "LENS", "with --against: the lens whose logits they must be"},
+        {"json", 0, CLI_FLAG, &common.json, NULL, "print the result as JSON on stdout"},
         {"quiet", 'q', CLI_FLAG, &common.quiet, NULL, "no progress and no information on stderr"},
         CLI_OPTIONS_END,
     };
@@ -128,7 +149,9 @@ int cmd_verify(const cli_command *self, int argc, char **argv)
                                            : verify_model(path, &err);
     if (status != VL_OK)
         return cli_fail(status, &err);
-    if (against)
+    if (common.json)
+        print_json(&agreement, path, against, original);
+    else if (against)
         print_agreement(&agreement, path, against, original);
     else
         printf("%s: whole\n", path);

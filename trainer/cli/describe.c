@@ -144,16 +144,36 @@ static void put_formats(void)
             putchar(*c);
 }
 
+/* The second words of a command that has subjects: "kl" of "bench kl". */
+static void put_subject(const cli_command *command, const cli_option *options)
+{
+    (void)options;
+    const char *space = strchr(command->name, ' ');
+    if (space)
+        printf("%s", space);
+}
+
+static void put_commands(void)
+{
+    for (const cli_command *c = cli_commands; c->name; c++)
+        printf("%s ", c->name);
+}
+
 static void print_bash(void)
 {
     printf("# Written by `vlens help --bash`.\n_vlens()\n{\n    local word=${COMP_WORDS[COMP_CWORD]} "
            "before=${COMP_WORDS[COMP_CWORD-1]} words=\n    COMPREPLY=()\n"
            "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=\"");
-    for (const cli_command *c = cli_commands; c->name; c++)
-        printf("%s ", c->name);
-    printf(
-        "help --help --version\"\n        COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n        return\n    fi\n"
-        "    case $before in\n        --set) words=\"");
+    put_commands();
+    printf("help version --help --version\"\n        COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
+           "        return\n    fi\n"
+           "    if [ \"$COMP_CWORD\" -eq 2 ]; then\n        case $before in\n        bench) words=\"--help");
+    each_command(put_subject);
+    printf("\" ;;\n        help) words=\"--man --bash --zsh ");
+    put_commands();
+    printf("\" ;;\n        esac\n        if [ -n \"$words\" ]; then\n"
+           "            COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n            return\n        fi\n    fi\n"
+           "    case $before in\n        --set) words=\"");
     for (int i = 0; i < vl_option_count(); i++)
         printf("%s%s=", i ? " " : "", vl_option_get(i).key);
     printf("\"\n            compopt -o nospace\n            COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
@@ -227,11 +247,17 @@ static void print_zsh(void)
         put_zsh(c->summary);
         printf("'\n");
     }
-    printf("    'help:the list of commands'\n)\nkeys=(\n");
+    printf("    'help:the list of commands, or the help of one'\n"
+           "    'version:of vlens and its libraries'\n)\nkeys=(\n");
     for (int i = 0; i < vl_option_count(); i++)
         printf("    %s=\n", vl_option_get(i).key);
     printf(")\nif (( CURRENT == 2 )); then\n    _describe command commands\n    return\nfi\n"
-           "shift words\n(( CURRENT-- ))\ncase \"$words[1] $words[2]\" in\n");
+           "shift words\n(( CURRENT-- ))\n"
+           "if (( CURRENT == 2 )) && [[ $words[1] == bench ]]; then\n    compadd --");
+    each_command(put_subject);
+    printf("\n    return\nfi\n"
+           "if (( CURRENT == 2 )) && [[ $words[1] == help ]]; then\n    _describe command commands\n    return\nfi\n"
+           "case \"$words[1] $words[2]\" in\n");
     each_command(zsh_command);
     printf("esac\n[[ $state == keys ]] && compadd -S '' -a keys\n");
 }
@@ -247,6 +273,9 @@ int cli_help(int argc, char **argv)
             forms[i].print();
             return cli_print("");
         }
-    fprintf(stderr, "vlens help: --man, --bash or --zsh is expected: the manual page, or a completion\n");
+    fprintf(stderr,
+            "vlens help: \"%s\" is no command; expected one, or --man (the manual page), --bash or --zsh (a "
+            "completion)\n",
+            argv[0]);
     return EXIT_USAGE;
 }

@@ -50,7 +50,8 @@ static void print_usage(FILE *stream)
     fputs(": tuned lenses for vision-language models\n\nusage: vlens COMMAND ...\n\n", stream);
     for (const cli_command *c = cli_commands; c->name; c++)
         fprintf(stream, "  %-8s %s\n", c->name, c->summary);
-    fputs("\nvlens COMMAND --help says more. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.\n",
+    fputs("\nvlens help COMMAND says more; vlens help --man is the manual page; vlens version names the libraries.\n"
+          "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.\n",
           stream);
 }
 
@@ -61,7 +62,7 @@ static int print_version(void)
         vl_component c = vl_component_get(i);
         printf("  %-10s %-12s %s\n", c.name, c.version, c.purpose);
     }
-    printf("  backends   cpu\n  exports    %s\n", vl_export_formats());
+    printf("  exports    %s\n", vl_export_formats());
     return EXIT_DONE;
 }
 
@@ -80,6 +81,33 @@ static void spin_briefly(char **argv)
     execv(path, argv); /* where that fails, everything works all the same */
 }
 
+static const cli_command *find_command(const char *name)
+{
+    for (const cli_command *c = cli_commands; c->name; c++)
+        if (!strcmp(name, c->name))
+            return c;
+    return NULL;
+}
+
+static bool is_one_of(const char *word, const char *a, const char *b, const char *c)
+{
+    return !strcmp(word, a) || !strcmp(word, b) || !strcmp(word, c);
+}
+
+/* vlens help [COMMAND | --man | --bash | --zsh] */
+static int help(int argc, char **argv)
+{
+    if (argc == 0 || is_one_of(argv[0], "help", "--help", "-h")) {
+        print_usage(stdout);
+        return EXIT_DONE;
+    }
+    const cli_command *command = find_command(argv[0]);
+    if (!command)
+        return cli_help(argc, argv);
+    char asked[] = "--help", *arguments[] = {argc > 1 ? argv[1] : asked, asked}; /* "help bench kl" has two words */
+    return command->run(command, argc > 1 ? 2 : 1, arguments);
+}
+
 int main(int argc, char **argv)
 {
     spin_briefly(argv);
@@ -88,26 +116,22 @@ int main(int argc, char **argv)
         print_usage(stderr);
         return EXIT_USAGE;
     }
-    if (!strcmp(argv[1], "help") && argc > 2)
-        return cli_help(argc - 2, argv + 2);
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-        print_usage(stdout);
-        return EXIT_DONE;
-    }
-    if (!strcmp(argv[1], "--version"))
+    if (is_one_of(argv[1], "help", "--help", "-h"))
+        return help(argc - 2, argv + 2);
+    if (is_one_of(argv[1], "version", "--version", "-V"))
         return print_version();
     if (!strcmp(argv[1], "--probe") && argc == 3) /* what cli_guard starts */
         return cli_probe(argv[2]);
-    for (const cli_command *c = cli_commands; c->name; c++)
-        if (!strcmp(argv[1], c->name)) {
-            cli_catch_signals();
-            if (cli_is_guarded()) /* whoever started it is the member of the team */
-                return c->run(c, argc - 2, argv + 2);
-            int code = cli_team_join();
-            if (code == EXIT_DONE && cli_team_runs(c->name))
-                code = c->run(c, argc - 2, argv + 2);
-            return cli_team_leave(code);
-        }
-    fprintf(stderr, "vlens: \"%s\" is no command; vlens --help lists them\n", argv[1]);
-    return EXIT_USAGE;
+    const cli_command *command = find_command(argv[1]);
+    if (!command) {
+        fprintf(stderr, "vlens: \"%s\" is no command; vlens --help lists them\n", argv[1]);
+        return EXIT_USAGE;
+    }
+    cli_catch_signals();
+    if (cli_is_guarded()) /* the process that started it takes part in the team */
+        return command->run(command, argc - 2, argv + 2);
+    int code = cli_team_join();
+    if (code == EXIT_DONE && cli_team_runs(command->name))
+        code = command->run(command, argc - 2, argv + 2);
+    return cli_team_leave(code);
 }
