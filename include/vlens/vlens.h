@@ -7,6 +7,7 @@
  *     vl_eval_run      how well they predict, held out       (eval.h)
  *     vl_lens_export   for other tools                       (lens.h)
  *     vl_reading_*     what each layer would say             (view.h)
+ *     vl_figure_*      figures for papers                    (figure.h)
  *     vl_bench_*       how fast this machine is at it        (bench.h)
  *
  * All of it is steered by one vl_config (config.h). Errors: error.h. */
@@ -19,6 +20,7 @@
 #include <vlens/error.h>
 #include <vlens/eval.h>
 #include <vlens/fidelity.h>
+#include <vlens/figure.h>
 #include <vlens/hub.h>
 #include <vlens/lens.h>
 #include <vlens/memory.h>

@@ -404,7 +404,7 @@ def heat_maps(b, output):
     for name in ("topk.svg", "hostile.svg"):
         document = xml.dom.minidom.parse(str(output / name))
         tags = {n.tagName for n in document.getElementsByTagName("*")}
-        same(tags, {"svg", "g", "rect", "text"}, "elements of " + name)
+        same(tags, {"svg", "style", "rect", "text"}, "elements of " + name)
         b.open(output / name)
         b.screenshot(str(output / (name + ".png")))
 

@@ -216,6 +216,7 @@ int cmd_topk(const cli_command *self, int argc, char **argv);
 vl_status cli_info_lens(const char *path, bool spectrum, bool json, vl_error *err);
 int cmd_fidelity(const cli_command *self, int argc, char **argv);
 int cmd_study(const cli_command *self, int argc, char **argv);
+int cmd_figure(const cli_command *self, int argc, char **argv);
 int cmd_view(const cli_command *self, int argc, char **argv);
 int cmd_export(const cli_command *self, int argc, char **argv);
 int cmd_import(const cli_command *self, int argc, char **argv);

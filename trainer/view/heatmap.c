@@ -1,149 +1,109 @@
-/* view/heatmap.c - one position of a reading as a heat map in SVG. */
-#include <math.h>
+/* view/heatmap.c - one position of a reading as a heat map: a row per state, a column per rank, both lenses. */
+#include <stdio.h>
 #include <string.h>
 
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
-#include "trainer/base/status.h"
-#include "trainer/view/reading.h"
+#include "trainer/view/figure.h"
+#include "trainer/view/scale.h"
 
 enum { CELL_WIDTH = 92, CELL_HEIGHT = 32, LEFT = 48, TOP = 86, GAP = 28, BOTTOM = 44 };
-enum { COLUMNS = 12, TITLE_COLUMNS = 90 }; /* of text */
+enum { COLUMNS = 12, TITLE_COLUMNS = 90, CAPTION_COLUMNS = 100, CAPTION_SIZE = 9 };
 
-/* Cividis, as on the page: perceptually uniform, and the same to people with and without red-green blindness. */
-static const double cividis[10][3] = {{0, 34, 78},     {18, 53, 112},   {59, 73, 108},   {87, 93, 109},
-                                      {112, 113, 115}, {138, 134, 120}, {165, 156, 116}, {195, 179, 105},
-                                      {225, 204, 85},  {254, 232, 56}};
+static const vl_text_style plain = {11, false, VL_ANCHOR_MIDDLE, VL_PAINT_INK};
 
-static void colour_at(int rgb[3], double t)
+static void put_cell(vl_canvas *canvas, const vl_reading *r, const vl_reading_cell *cell, int64_t rank,
+                     const double at[2])
 {
-    double x = fmin(fmax(t, 0), 1) * 9;
-    int n = x >= 9 ? 8 : (int)x;
-    for (int c = 0; c < 3; c++)
-        rgb[c] = (int)lrint(cividis[n][c] + (cividis[n + 1][c] - cividis[n][c]) * (x - n));
+    char number[32];
+    double p = (double)cell->probability[rank], middle = at[0] + CELL_WIDTH / 2.0;
+    int32_t colour = vl_scale_colour(p), ink = vl_scale_ink_on(colour);
+    vl_canvas_rect(canvas, (double[4]){at[0], at[1], CELL_WIDTH - 1, CELL_HEIGHT - 1}, colour, 1);
+    vl_figure_token(canvas, middle, at[1] + 14, vl_reading_piece(r, cell->ids[rank]), COLUMNS,
+                    (vl_text_style){11, false, VL_ANCHOR_MIDDLE, ink});
+    snprintf(number, sizeof number, "%.4g", p);
+    vl_canvas_text(canvas, middle, at[1] + 26, number, (vl_text_style){9, false, VL_ANCHOR_MIDDLE, ink});
 }
 
-/* Black or white, whichever can be read on it. */
-static const char *ink_on(const int rgb[3])
+static void put_lens(vl_canvas *canvas, const vl_reading *r, int64_t index, bool tuned, double left)
 {
-    static const double weight[3] = {0.2126, 0.7152, 0.0722};
-    double luminance = 0;
-    for (int c = 0; c < 3; c++) {
-        double v = rgb[c] / 255.0;
-        luminance += weight[c] * (v <= 0.04045 ? v / 12.92 : pow((v + 0.055) / 1.055, 2.4));
+    char text[32];
+    vl_canvas_text(canvas, left + (double)r->k * CELL_WIDTH / 2, TOP - 24, tuned ? "Tuned lens" : "Logit lens",
+                   (vl_text_style){11, true, VL_ANCHOR_MIDDLE, VL_PAINT_INK});
+    for (int64_t j = 0; j < r->k; j++) {
+        snprintf(text, sizeof text, "%lld", (long long)j + 1);
+        vl_canvas_text(canvas, left + ((double)j + 0.5) * CELL_WIDTH, TOP - 7, text, plain);
     }
-    return luminance > 0.179 ? "#000" : "#fff";
-}
-
-/* Cut to `width` columns, and escaped. Only in a token is a space made visible. */
-static void put_text(vl_str *out, const char *text, int width, bool token)
-{
-    vl_str cut = VL_STR_INIT;
-    vl_put_token(&cut, text, width);
-    size_t n = cut.size;
-    while (n > 0 && cut.data[n - 1] == ' ')
-        n--;
-    for (size_t i = 0; i < n; i++) {
-        if (!token && i + 1 < n && !memcmp(cut.data + i, "\xc2\xb7", 2)) {
-            vl_str_putc(out, ' ');
-            i++;
-            continue;
-        }
-        switch (cut.data[i]) {
-        case '<': vl_str_puts(out, "&lt;"); break;
-        case '>': vl_str_puts(out, "&gt;"); break;
-        case '&': vl_str_puts(out, "&amp;"); break;
-        case '"': vl_str_puts(out, "&quot;"); break;
-        default: vl_str_putc(out, cut.data[i]);
-        }
-    }
-    out->failed |= cut.failed;
-    vl_str_clear(&cut);
-}
-
-static void put_cell(vl_str *out, const vl_reading *r, const vl_reading_cell *cell, int64_t rank, const double at[2])
-{
-    int rgb[3];
-    double p = (double)cell->probability[rank];
-    colour_at(rgb, p);
-    vl_str_printf(out, "<g fill=\"%s\"><rect x=\"%g\" y=\"%g\" width=\"%d\" height=\"%d\" fill=\"#%02x%02x%02x\"/>",
-                  ink_on(rgb), at[0], at[1], CELL_WIDTH - 1, CELL_HEIGHT - 1, (unsigned)rgb[0], (unsigned)rgb[1],
-                  (unsigned)rgb[2]);
-    vl_str_printf(out, "<text x=\"%g\" y=\"%g\">", at[0] + CELL_WIDTH / 2.0, at[1] + 14);
-    put_text(out, vl_reading_piece(r, cell->ids[rank]), COLUMNS, true);
-    vl_str_printf(out, "</text><text x=\"%g\" y=\"%g\" font-size=\"9\">%.4g</text></g>\n", at[0] + CELL_WIDTH / 2.0,
-                  at[1] + 26, p);
-}
-
-static void put_lens(vl_str *out, const vl_reading *r, int64_t index, bool tuned, double left)
-{
-    vl_str_printf(out, "<text x=\"%g\" y=\"%d\" font-weight=\"bold\">%s lens</text>\n",
-                  left + (double)r->k * CELL_WIDTH / 2, TOP - 24, tuned ? "Tuned" : "Logit");
-    for (int64_t j = 0; j < r->k; j++)
-        vl_str_printf(out, "<text x=\"%g\" y=\"%d\" font-size=\"10\">%lld</text>\n",
-                      left + ((double)j + 0.5) * CELL_WIDTH, TOP - 7, (long long)j + 1);
     for (int64_t s = 0; s < r->n_states; s++) {
         vl_reading_cell cell = vl_reading_get_cell(r, index, s, tuned);
         for (int64_t j = 0; j < r->k; j++)
-            put_cell(out, r, &cell, j, (double[2]){left + (double)(j * CELL_WIDTH), TOP + (double)(s * CELL_HEIGHT)});
+            put_cell(canvas, r, &cell, j,
+                     (double[2]){left + (double)(j * CELL_WIDTH), TOP + (double)(s * CELL_HEIGHT)});
     }
 }
 
-static void put_legend(vl_str *out, double y)
-{
-    int rgb[3];
-    for (int i = 0; i < 100; i++) {
-        colour_at(rgb, i / 99.0);
-        vl_str_printf(out, "<rect x=\"%g\" y=\"%g\" width=\"2.2\" height=\"10\" fill=\"#%02x%02x%02x\"/>\n",
-                      LEFT + 20 + 2.0 * i, y, (unsigned)rgb[0], (unsigned)rgb[1], (unsigned)rgb[2]);
-    }
-    vl_str_printf(out, "<text x=\"%d\" y=\"%g\">0</text><text x=\"%d\" y=\"%g\">1</text>\n", LEFT + 10, y + 9,
-                  LEFT + 230, y + 9);
-    vl_str_printf(out, "<text x=\"%d\" y=\"%g\" text-anchor=\"start\">probability</text>\n", LEFT + 242, y + 9);
-}
-
-static void put_title(vl_str *out, const vl_reading *r, int64_t index)
+static void put_title(vl_canvas *canvas, const vl_reading *r, int64_t index)
 {
     const vl_reading_position *p = &r->positions[index];
-    vl_str_puts(out, "<text x=\"8\" y=\"20\" text-anchor=\"start\" font-size=\"13\" font-weight=\"bold\">");
-    put_text(out, r->prompt, TITLE_COLUMNS, false);
-    vl_str_printf(out, "</text>\n<text x=\"8\" y=\"38\" text-anchor=\"start\">position %lld (%s), token ",
-                  (long long)p->position, vl_token_class_name(p->token_class));
-    put_text(out, p->piece, 24, true);
-    vl_str_puts(out, " - ");
-    put_text(out, r->model_id, TITLE_COLUMNS - 40, false);
-    vl_str_puts(out, "</text>\n");
+    vl_str text = VL_STR_INIT;
+    vl_figure_words(&text, r->prompt, TITLE_COLUMNS, false);
+    vl_canvas_text(canvas, 8, 20, text.data ? text.data : "", (vl_text_style){13, true, VL_ANCHOR_START, VL_PAINT_INK});
+    vl_str_clear(&text);
+    vl_str_printf(&text, "position %lld (%s), token ", (long long)p->position, vl_token_class_name(p->token_class));
+    vl_figure_words(&text, p->piece, 24, true);
+    vl_str_puts(&text, " - ");
+    vl_figure_words(&text, r->model_id, TITLE_COLUMNS - 40, false);
+    vl_canvas_text(canvas, 8, 38, text.data ? text.data : "",
+                   (vl_text_style){11, false, VL_ANCHOR_START, VL_PAINT_INK});
+    vl_str_clear(&text);
+}
+
+static void put_states(vl_canvas *canvas, const vl_reading *r)
+{
+    char text[32];
+    vl_canvas_text(canvas, LEFT / 2.0, TOP - 7, "state", plain);
+    for (int64_t s = 0; s < r->n_states; s++) {
+        snprintf(text, sizeof text, "%lld", (long long)s);
+        vl_canvas_text(canvas, LEFT / 2.0, (double)(TOP + s * CELL_HEIGHT) + CELL_HEIGHT / 2.0 + 4, text, plain);
+    }
+}
+
+/* caption: NULL for the graph of a page, which has its own texts around it. */
+static vl_status draw(vl_canvas **out, const vl_reading *r, int64_t index, vl_canvas_format format,
+                      const vl_caption *caption, vl_error *err)
+{
+    double lens_width = (double)r->k * CELL_WIDTH, body = (double)r->n_states * CELL_HEIGHT;
+    double width = LEFT + lens_width * (1 + r->has_lens) + (r->has_lens ? GAP : 0) + 8;
+    vl_str lines = VL_STR_INIT;
+    width = width < 420 ? 420 : width;
+    if (caption)
+        lines = vl_caption_lines(caption, (int)(width / 5.6));
+    double height = TOP + body + BOTTOM + 1.35 * CAPTION_SIZE * vl_count_lines(&lines);
+    vl_canvas *canvas;
+    vl_status status = vl_canvas_new(&canvas, &(vl_canvas_options){format, width, height, !caption}, err);
+    if (status == VL_OK) {
+        put_title(canvas, r, index);
+        put_states(canvas, r);
+        put_lens(canvas, r, index, false, LEFT);
+        if (r->has_lens)
+            put_lens(canvas, r, index, true, LEFT + lens_width + GAP);
+        vl_figure_legend(canvas, LEFT + 10, TOP + body + 16, "probability");
+        vl_caption_draw(canvas, 8, TOP + body + BOTTOM, &lines, CAPTION_SIZE);
+        *out = canvas;
+    }
+    vl_str_clear(&lines);
+    return status;
 }
 
 vl_status vl_reading_svg(char **out, const vl_reading *r, int64_t index, vl_error *err)
 {
-    vl_str text = VL_STR_INIT;
-    long long lens_width = (long long)r->k * CELL_WIDTH;
-    long long width = LEFT + lens_width * (1 + r->has_lens) + (r->has_lens ? GAP : 0) + 8;
-    long long body = (long long)r->n_states * CELL_HEIGHT;
+    vl_canvas *canvas;
+    size_t n;
     *out = NULL;
-    width = width < 420 ? 420 : width;
-    vl_str_printf(&text,
-                  "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %lld %lld\" width=\"%lld\" height=\"%lld\" "
-                  "font-family=\"DejaVu Sans, sans-serif\" font-size=\"11\" text-anchor=\"middle\" fill=\"#1c1e21\">\n"
-                  "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
-                  width, TOP + body + BOTTOM, width, TOP + body + BOTTOM);
-    put_title(&text, r, index);
-    vl_str_printf(&text, "<text x=\"%d\" y=\"%d\" font-size=\"10\">state</text>\n", LEFT / 2, TOP - 7);
-    for (int64_t s = 0; s < r->n_states; s++)
-        vl_str_printf(&text, "<text x=\"%d\" y=\"%lld\">%lld</text>\n", LEFT / 2,
-                      TOP + (long long)s * CELL_HEIGHT + CELL_HEIGHT / 2 + 4, (long long)s);
-    put_lens(&text, r, index, false, LEFT);
-    if (r->has_lens)
-        put_lens(&text, r, index, true, (double)(LEFT + lens_width + GAP));
-    put_legend(&text, (double)(TOP + body + 16));
-    vl_str_puts(&text, "</svg>\n");
-    if (text.failed) {
-        vl_str_clear(&text);
-        return vl_fail_nomem(err, "heat map");
-    }
-    *out = text.data;
-    return VL_OK;
+    VL_TRY(draw(&canvas, r, index, VL_CANVAS_SVG, NULL, err));
+    vl_status status = vl_canvas_finish((uint8_t **)out, &n, canvas, err);
+    vl_canvas_free(canvas);
+    return status;
 }
 
 vl_status vl_reading_write_svg(const char *path, const vl_reading *r, int64_t index, vl_error *err)
@@ -153,4 +113,21 @@ vl_status vl_reading_write_svg(const char *path, const vl_reading *r, int64_t in
     vl_status status = vl_atomic_write(path, text, strlen(text), err);
     vl_release(text);
     return status;
+}
+
+vl_status vl_figure_topk(const char *path, const vl_reading *r, const vl_figure_options *options, vl_error *err)
+{
+    vl_canvas_format format;
+    vl_canvas *canvas;
+    int64_t index = options->position < 0 ? r->n_positions + options->position : options->position;
+    if (index < 0 || index >= r->n_positions)
+        return vl_fail(err, VL_EINVAL, "position %lld is outside the reading of %lld rows",
+                       (long long)options->position, (long long)r->n_positions);
+    VL_TRY(vl_canvas_format_of(&format, path, err));
+    char title[160];
+    snprintf(title, sizeof title, "The top-%lld tokens of every state at position %lld, with their probabilities.",
+             (long long)r->k, (long long)r->positions[index].position);
+    vl_caption caption = {title, r->model_id, r->has_lens ? r->lens_path : "logit lens", options->picture, r->prompt};
+    VL_TRY(draw(&canvas, r, index, format, &caption, err));
+    return vl_figure_write(path, canvas, err);
 }

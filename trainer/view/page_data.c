@@ -8,24 +8,12 @@
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
 #include "trainer/base/version.h"
+#include "trainer/view/base64.h"
 #include "trainer/view/json_text.h"
 #include "trainer/image/png.h"
 #include "trainer/view/template.h"
 
 /* ---- bytes ------------------------------------------------------------------------------------------------- */
-
-static void put_base64(vl_str *out, const uint8_t *data, size_t n)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t three = (uint32_t)data[i] << 16;
-        three |= i + 1 < n ? (uint32_t)data[i + 1] << 8 : 0;
-        three |= i + 2 < n ? data[i + 2] : 0;
-        char four[4] = {digits[three >> 18], digits[three >> 12 & 63], i + 1 < n ? digits[three >> 6 & 63] : '=',
-                        i + 2 < n ? digits[three & 63] : '='};
-        vl_str_append(out, four, sizeof four);
-    }
-}
 
 /* A growing array of little-endian integers that becomes a JSON string. */
 typedef struct packed {
@@ -42,7 +30,7 @@ static void put_integer(packed *p, uint32_t value, int width)
 static json_t *packed_json(const packed *p)
 {
     vl_str text = VL_STR_INIT;
-    put_base64(&text, p->bytes, p->n);
+    vl_base64_put(&text, p->bytes, p->n);
     json_t *json = text.failed ? NULL : json_string(text.data ? text.data : "");
     vl_str_clear(&text);
     return json;
@@ -170,7 +158,7 @@ static vl_status picture_json(json_t **out, const vl_picture *p, vl_error *err)
         size_t n;
         VL_TRY(vl_png_encode(&png, &n, p->rgb, p->width, p->height, err));
         vl_str_puts(&uri, "data:image/png;base64,");
-        put_base64(&uri, png, n);
+        vl_base64_put(&uri, png, n);
         vl_free(png);
     }
     if (!uri.failed)
