@@ -28,8 +28,8 @@ typedef struct vl_study_summary {
  *   report.html, eval.json            the evaluation on held-out rows
  *   pages/N.html graphs/N.svg tables/N.csv pictures/N.png   per line of study.samples, N from 0
  *   compare/N-M.html                  neighbouring lines that ask the same of different pictures
- * Files appear whole or not at all; those of an earlier run are replaced. Errors: VL_EINVAL (no study.samples),
- * those of vl_eval_run and vl_reading_from_model, VL_ECANCELLED. */
+ * Files appear whole or not at all; those of an earlier run are replaced, or removed where this one has none. Errors:
+ * VL_EINVAL (no study.samples), those of vl_eval_run and vl_reading_from_model, VL_ECANCELLED. */
 VL_API vl_status vl_study_run(vl_study_summary *out, const vl_study_inputs *inputs, const vl_observer *observer,
                               vl_error *err);
 

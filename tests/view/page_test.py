@@ -44,6 +44,7 @@ def make_pages(vlens, source, folder):
     # topk reads the same without the generated rows
     run("view", *model, "--generate", "0", "--out", "topk.html")
     topk = json.loads(run("topk", *model, "--position", "all", "--json"))
+    reading["paths"] = json.loads(run("topk", *model, "--position", "all", "--format", "json-v2"))["tracked"]
     run("topk", *model, "--svg", "topk.svg")
     compared = json.loads(run("view", *model, "--compare", str(source / "data/demo/images/005.png"), "--generate", "0",
                               "--json", "--out", "compare.html"))
@@ -180,11 +181,8 @@ class Test:
             lines = self.b.js("Chart.getChart('chart-p').data.datasets.map(d => [d.label, d.data])")
             same(lines[0][0], shown(max(best, key=best.get)), "first line of the chart")
             for label, data in lines:
-                for s, p in enumerate(data):
-                    stored = {shown(t["token"]): t["p"] for t in self.cell(i, s, lens)["top"]}
-                    same(p is not None, label in stored, f"{label} at state {s}")
-                    if p is not None:
-                        same(digits(p, -7), digits(stored[label], -7), f"{label} at state {s}")
+                path = next(path for token, path in self.reading["paths"][i].items() if shown(token) == label)
+                same([digits(p, -7) for p in data], [digits(p, -7) for p in path], f"the whole path of {label}")
             nats = dict(self.b.js("Chart.getChart('chart-nats').data.datasets.map(d => [d.label, d.data])"))
             for s, x in enumerate(nats["KL, tuned"]):
                 same(digits(x, -4), digits(max(self.cell(i, s, "tuned")["kl"], 0), -4), f"KL at state {s}")
@@ -228,7 +226,8 @@ class Test:
         same(self.b.js("document.getElementById('colour').value"), "token", "colour after a token was typed")
 
         def stored(i):
-            return next((t["p"] for t in self.cell(i, s, "tuned")["top"] if t["token"] == token), None)
+            path = self.reading["paths"][i].get(token)
+            return path[s] if path else None
         self.check_patches(stored, f"p({token})")
         self.b.js("(n => { n.value = 'zebra crossing'; n.dispatchEvent(new Event('change')); })"
                   "(document.getElementById('token'))")

@@ -77,6 +77,21 @@ def main():
     same([c["page"] for c in study["compare"]], ["compare/0-1.html"], "comparisons")
     assert (folder / "study/compare/0-1.html").stat().st_size > 1000
 
+    # what a page of the earlier run leaves behind goes, and only that: not a file of somebody else, nor one named by a
+    # study.json that was tampered with
+    (folder / "study/pages/notes.html").write_text("mine")
+    (folder / "mine.html").write_text("mine")
+    study["questions"][2]["graph"] = "../mine.html"
+    (folder / "study/study.json").write_text(json.dumps(study))
+    write(folder, ASKED[:1])
+    run("study", "study.yaml", "--quiet")
+    same(sorted(f.name for f in (folder / "study/pages").iterdir()), ["0.html", "notes.html"], "pages that are left")
+    same([f.name for f in (folder / "study/compare").iterdir()], [], "comparisons that are left")
+    same((folder / "mine.html").read_text(), "mine", "a file outside the study")
+    same(sorted(f.name for f in (folder / "study/tables").iterdir()), ["0.csv"], "tables that are left")
+    write(folder, ASKED)
+    run("study", "study.yaml", "--quiet")
+
     write(folder, [ASKED[0], {**ASKED[1], "image": "images/missing.png"}])
     message = run("study", "study.yaml", "--quiet", code=1)
     assert "asked.jsonl:2" in message and "missing.png" in message, message
@@ -92,9 +107,22 @@ def main():
                 browser.open(folder / "study/index.html")
                 same(browser.js("document.documentElement.scrollWidth"), width, "width that the page needs")
                 same(browser.js("[...document.querySelectorAll('.question')].length"), 3, "questions on the page")
+                same(browser.js("document.querySelectorAll('#list .strip i').length"), 6, "marks of both lenses")
                 same(browser.js("[...document.querySelectorAll('h3 bdi')].map(n => n.textContent)"),
                      [a["prompt"] for a in ASKED], "prompts, as text")
                 browser.screenshot(str(folder / f"study-{width}.png"), full=True)
+                for n in (7, 7, 4):  # the logit lens' state, falling; what was said
+                    browser.js(f"document.querySelectorAll('#list thead button')[{n}].click()")
+                rows = "[...document.querySelectorAll('#list tbody tr')].map(r => r.cells[4].textContent)"
+                same(browser.js(rows), sorted(browser.js(rows)), "sorted by what was said")
+                same(browser.contrast(), [], "faint texts")
+            for page, links in (("0", ["index", "next"]), ("1", ["index", "previous", "next"]), ("2", ["index", "previous"])):
+                browser.open(folder / f"study/pages/{page}.html")
+                same(browser.js("[...document.querySelectorAll('#study a')].map(a => a.id.slice(3))"), links, "ways out")
+            browser.open(folder / "study/pages/0.html")
+            browser.key("]", text="]")
+            browser.js("new Promise(r => setTimeout(r, 500))")
+            same(browser.js("location.pathname.split('/').pop()"), "1.html", "the page after ]")
             bad = [c for c in browser.complaints() if "study/pictures" not in c and "study/graphs" not in c]
             same(bad, [], "console output, errors or requests")
         finally:

@@ -144,6 +144,20 @@ vl_reading *synthetic_reading_new(int side, int64_t n_states, int64_t k, int64_t
     return synthetic_reading_tiles(&(vl_picture_tile){side, side, 0, 0, 1, 1}, 1, n_states, k, vocab_size);
 }
 
+bool synthetic_reading_paths(vl_reading *r)
+{
+    vl_error err = VL_ERROR_INIT;
+    vl_rng rng;
+    vl_rng_seed(&rng, 5);
+    r->trajectories = vl_calloc((size_t)r->n_positions, sizeof *r->trajectories);
+    if (!r->trajectories || vl_trajectories_start(r, 0, r->n_positions, &err) != VL_OK)
+        return false;
+    for (int64_t i = 0; i < r->n_positions; i++)
+        for (int64_t j = 0; j < r->trajectories[i].n * r->n_states; j++)
+            r->trajectories[i].probability[j] = (float)vl_rng_uniform(&rng);
+    return true;
+}
+
 bool synthetic_reading_photograph(vl_reading *r, const char *path)
 {
     vl_error err = VL_ERROR_INIT;

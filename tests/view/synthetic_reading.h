@@ -13,6 +13,8 @@ vl_reading *synthetic_reading_new(int side, int64_t n_states, int64_t k, int64_t
 /* The same with any tiles. */
 vl_reading *synthetic_reading_tiles(const vl_picture_tile *tiles, int n_tiles, int64_t n_states, int64_t k,
                                     int64_t vocab_size);
+/* Adds trajectories, of random numbers. False when out of memory. */
+bool synthetic_reading_paths(vl_reading *r);
 /* Puts the middle square of a picture file in the place of the picture. False: it cannot be read. */
 bool synthetic_reading_photograph(vl_reading *r, const char *path);
 

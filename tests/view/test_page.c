@@ -132,6 +132,7 @@ static void large_pages_stay_small(void **state)
     vl_error err = VL_ERROR_INIT;
     vl_reading *r = synthetic_reading_new(24, 33, 5, 32000);
     assert_non_null(r);
+    assert_true(synthetic_reading_paths(r));
     char *page = page_of(r);
     size_t size = strlen(page);
     print_message("%lld positions, %lld states, top-%lld: %zu bytes\n", (long long)r->n_positions,

@@ -55,6 +55,7 @@ int cmd_view(const cli_command *self, int argc, char **argv)
         return EXIT_FAILED;
     }
     out = out ? out : "page.html";
+    q.trajectories = !q.compare; /* whole paths of the leading words; two readings are joined without */
     vl_status status = cli_open_reading(&reading, &q, &err);
     if (status == VL_OK)
         status = vl_reading_write_page(out, reading, &err);

@@ -29,7 +29,8 @@ const cli_command cli_commands[] = {
      "One HTML file that needs nothing else. Or from a cache, with no model: --cache DIR --sample N.", cmd_view},
     {"figure", "WHAT --out FILE [options of topk and view]", "a figure for a paper, as SVG, PDF or PNG",
      "patches: the picture at chosen states through both lenses. topk: the top tokens of every state at a position.\n"
-     "kl: KL by state with its intervals, from what `vlens eval --json` wrote. The caption names model, lens, picture and\n"
+     "kl: KL by state with its intervals, from what `vlens eval --json` wrote. The caption names model, lens, picture "
+     "and\n"
      "prompt.",
      cmd_figure},
     {"study", "CONFIG", "the whole study in one folder: evaluation, graphs, tables, pages, index",

@@ -197,6 +197,9 @@ static vl_status fill(json_t *root, const vl_reading *r, vl_error *err)
     bad |= json_object_set_new(root, "logit", cells_json(r, false, index, width));
     if (r->has_lens)
         bad |= json_object_set_new(root, "tuned", cells_json(r, true, index, width));
+    if (r->trajectories)
+        bad |= json_object_set_new(root, "paths",
+                                   json_pack("{s:o}", r->has_lens ? "tuned" : "logit", vl_page_paths(r, index, width)));
     if (r->attention.n_layers)
         bad |= json_object_set_new(root, "attention", attention_json(&r->attention));
     json_t *tracked = json_array(); /* indices into vocab */
@@ -212,7 +215,12 @@ static vl_status fill(json_t *root, const vl_reading *r, vl_error *err)
     return status;
 }
 
-vl_status vl_page_data(vl_str *out, const vl_reading *r, vl_error *err)
+static json_t *links_json(const vl_page_links *links)
+{
+    return json_pack("{s:s?, s:s?, s:s?}", "index", links->index, "previous", links->previous, "next", links->next);
+}
+
+vl_status vl_page_data(vl_str *out, const vl_reading *r, const vl_page_links *links, vl_error *err)
 {
     json_t *root =
         json_pack("{s:s, s:i, s:s, s:o, s:o, s:o, s:o, s:s, s:I, s:I, s:b, s:i, s:i}", "format", "vlens-page",
@@ -223,6 +231,8 @@ vl_status vl_page_data(vl_str *out, const vl_reading *r, vl_error *err)
     if (!root)
         return vl_fail_nomem(err, "page");
     vl_status status = fill(root, r, err);
+    if (status == VL_OK && links && json_object_set_new(root, "study", links_json(links)) != 0)
+        status = vl_fail_nomem(err, "page");
     char *text = status == VL_OK ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     if (status == VL_OK && !text)

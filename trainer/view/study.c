@@ -11,6 +11,7 @@
 #include "trainer/base/status.h"
 #include "trainer/data/samples.h"
 #include "trainer/image/png.h"
+#include "trainer/view/page_data.h"
 #include "trainer/view/reading.h"
 #include "trainer/view/study_index.h"
 
@@ -123,12 +124,23 @@ static vl_status write_picture(const char *path, const vl_picture *picture, vl_e
     return status;
 }
 
+/* A page that leads to its neighbours and back to the index. */
+static vl_status write_page(const study *s, int64_t number, const vl_reading *r, vl_error *err)
+{
+    char path[4096], name[64], index[64], previous[32], next[32];
+    snprintf(name, sizeof name, "pages/%lld.html", (long long)number);
+    snprintf(index, sizeof index, "../index.html#q%lld", (long long)number);
+    snprintf(previous, sizeof previous, "%lld.html", (long long)number - 1);
+    snprintf(next, sizeof next, "%lld.html", (long long)number + 1);
+    vl_page_links links = {index, number > 0 ? previous : NULL, number + 1 < s->samples.n ? next : NULL};
+    return vl_page_write_linked(file_of(path, s, name), r, &links, err);
+}
+
 static vl_status write_sample(const study *s, int64_t number, const vl_reading *r, vl_error *err)
 {
     char path[4096], name[64];
     char *csv = NULL;
-    snprintf(name, sizeof name, "pages/%lld.html", (long long)number);
-    VL_TRY(vl_reading_write_page(file_of(path, s, name), r, err));
+    VL_TRY(write_page(s, number, r, err));
     snprintf(name, sizeof name, "graphs/%lld.svg", (long long)number);
     VL_TRY(vl_reading_write_svg(file_of(path, s, name), r, answering(r), err));
     if (r->pictures.n > 0 && r->pictures.items[0].rgb) {
@@ -152,7 +164,7 @@ static vl_status compare(study *s, int64_t i, vl_reading *r, vl_error *err)
         return VL_OK;
     VL_TRY(vl_reading_append(s->previous, r, err));
     snprintf(name, sizeof name, "compare/%lld-%lld.html", (long long)s->previous_sample, (long long)i);
-    VL_TRY(vl_reading_write_page(file_of(path, s, name), s->previous, err));
+    VL_TRY(vl_page_write_linked(file_of(path, s, name), s->previous, &(vl_page_links){.index = "../index.html"}, err));
     return vl_study_index_compare(&s->index, s->previous_sample, i, err);
 }
 

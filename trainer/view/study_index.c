@@ -158,13 +158,17 @@ static vl_status put_data(vl_str *out, const void *user, vl_error *err)
 vl_status vl_study_index_write(const vl_study_index *index, const char *folder, vl_error *err)
 {
     char *json = vl_path_join(folder, "study.json"), *page = vl_path_join(folder, "index.html"), *text = NULL;
+    json_t *before = NULL;
     vl_status status = VL_OK;
     if (!json || !page)
         VL_GOTO(vl_fail_nomem(err, "study"));
+    before = vl_study_stale_list(json);
     VL_GOTO(vl_json_write(json, index->root, err));
     VL_GOTO(vl_template_fill(&text, "study.html", put_data, index->root, err));
     VL_GOTO(vl_atomic_write(page, text, strlen(text), err));
+    VL_GOTO(vl_study_stale_remove(folder, before, index->root, err));
 done:
+    json_decref(before);
     vl_free(json);
     vl_free(page);
     vl_release(text);

@@ -25,7 +25,11 @@ vl_status vl_study_index_eval(vl_study_index *index, const vl_eval_result *resul
 vl_status vl_study_index_sample(vl_study_index *index, const vl_study_question *question, vl_error *err);
 vl_status vl_study_index_compare(vl_study_index *index, int64_t first, int64_t second, vl_error *err);
 int64_t vl_study_index_comparisons(const vl_study_index *index);
-/* study.json and index.html into the folder. */
+/* study.json and index.html into the folder; then what an earlier run wrote there and this one did not is removed. */
 vl_status vl_study_index_write(const vl_study_index *index, const char *folder, vl_error *err);
+/* The names of the pages, graphs, tables and pictures that a study.json lists, as keys; empty where it is none. */
+json_t *vl_study_stale_list(const char *index_path);
+/* Removes those of `before` that `index` does not list. Only names that a study gives are ever removed. */
+vl_status vl_study_stale_remove(const char *folder, const json_t *before, const json_t *index, vl_error *err);
 
 #endif

@@ -207,6 +207,8 @@ const Page = (() => {
       "=": () => Zoom.step(1, Picture.element(view.locked)),
       "-": () => Zoom.step(-1, Picture.element(view.locked)),
       0: () => Zoom.step(0),
+      "[": () => leaveTo("previous"),
+      "]": () => leaveTo("next"),
       "/": () => at("token").focus(),
     };
     if (!Object.hasOwn(keys, event.key))
@@ -240,6 +242,16 @@ const Page = (() => {
       "Numbers are those of vlens topk --json, rounded to four significant " +
       `digits; probabilities under 1e-7 and nats under 1e-4 are not told from 0. vlens ${page.vlens}.`;
   }
+  /* The way through a study. */
+  function linkStudy() {
+    if (!page.study)
+      return;
+    const links = [["index", "↑ the study"], ["previous", "← previous question ([)"], ["next", "next question (]) →"]];
+    at("study").append(...links.filter(([name]) => page.study[name]).map(([name, text]) =>
+      make("a", { href: page.study[name], id: "to-" + name }, text)));
+    at("study").hidden = false;
+  }
+  const leaveTo = name => at("to-" + name) && at("to-" + name).click();
   function listTokens() {
     const order = [...page.vocab.keys()].sort((a, b) => peaks[b] - peaks[a]).slice(0, 1000);
     at("tokens").append(...order.map(n => make("option", { value: tokenText(n) })));
@@ -278,6 +290,7 @@ const Page = (() => {
   at("layer").max = last;
   at("lenses").hidden = !page.has_lens;
   describe();
+  linkStudy();
   listTokens();
   Picture.build({ hover, lock });
   Attention.build(drawFocus);

@@ -3,7 +3,12 @@
 const Report = (() => {
   const at = id => document.getElementById(id);
   const result = page.eval, training = page.training;
-  const LENSES = [["tuned", "tuned lens"], ["logit", "logit lens"], ["baseline", "baseline"],
+  /* By the last part of its path. */
+  function baselineName() {
+    const name = (result.baseline || "").replace(/\/+$/, "").split("/").pop();
+    return name ? "baseline: " + name : "baseline";
+  }
+  const LENSES = [["tuned", "tuned lens"], ["logit", "logit lens"], ["baseline", baselineName()],
     ["wrong_picture", "tuned lens, wrong picture"]];
   const NAMES = { kl: "KL from the model (nats)", ce: "cross-entropy of the next token (nats)",
     entropy: "entropy (nats)", top1: "share of rows with the model's first token first",

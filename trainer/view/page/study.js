@@ -14,19 +14,56 @@ const Study = (() => {
     Plot.draw("chart-kl", LENSES.filter(([key]) => g[key]).map(([key, name], n) =>
       Plot.line(name, n, Plot.points(g[key].map((y, s) => [s, y]), true))),
     { title: `KL from the model (nats), ${g.class} rows`, x: "state", log: true });
-    Plot.draw("chart-settled", [["tuned", "tuned lens"], ["logit", "logit lens"]].map(([key, name], n) =>
-      Plot.line(name, n, Plot.points(page.questions.map(q => [q.number, q[key].settled]), false), { showLine: false })),
-    { title: "state from which the answer stands", x: "question", log: false });
   }
 
   const link = (href, text) => make("a", { href }, text);
-  function table() {
-    const heads = ["", "question", "expected", "said", "answer stands from state: logit", "tuned"];
-    const rows = page.questions.map(q => make("tr", {}, make("th", { scope: "row" }, link("#q" + q.number,
-      String(q.number))), make("td", { className: "words" }, q.prompt), make("td", {}, q.expected),
-    make("td", {}, q.said), make("td", {}, String(q.logit.settled)), make("td", {}, String(q.tuned.settled))));
-    at("table").replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...heads.map(h =>
-      make("th", { scope: "col" }, h)))), make("tbody", {}, ...rows)));
+  const share = state => 100 * state / Math.max(last, 1) + "%";
+  function strip(q) {
+    const node = make("span", { className: "strip", title: `tuned lens: state ${q.tuned.settled}, logit lens: state ` +
+      q.logit.settled });
+    for (const lens of ["tuned", "logit"]) {
+      const mark = make("i", { className: lens });
+      mark.style.left = share(q[lens].settled);
+      node.append(mark);
+    }
+    node.setAttribute("aria-hidden", "true"); /* the numbers stand beside it */
+    return node;
+  }
+  const thumbnail = q => q.picture
+    ? [make("img", { src: q.picture, loading: "lazy", alt: q.images.join(", "), width: 56, height: 56 })] : [];
+  /* [head, what it sorts by, its cell] */
+  const COLUMNS = [
+    ["#", q => q.number, q => make("td", { className: "number" }, link("#q" + q.number, String(q.number)))],
+    ["picture", q => q.images.join(), q => make("td", {}, ...thumbnail(q))],
+    ["question", q => q.prompt, q => make("td", { className: "words" }, make("bdi", {}, link(q.page, q.prompt)))],
+    ["expected", q => q.expected, q => make("td", {}, make("bdi", {}, q.expected))],
+    ["the model says", q => q.said, q => make("td", {}, make("bdi", {}, q.said))],
+    ["stands from state", q => q.tuned.settled - q.logit.settled, q => make("td", {}, strip(q))],
+    ["tuned lens", q => q.tuned.settled, q => make("td", { className: "number" }, String(q.tuned.settled))],
+    ["logit lens", q => q.logit.settled, q => make("td", { className: "number" }, String(q.logit.settled))],
+  ];
+  const order = { column: 0, falling: false };
+  function sorted() {
+    const key = COLUMNS[order.column][1], sign = order.falling ? -1 : 1;
+    return [...page.questions].sort((a, b) => sign * (typeof key(a) === "number" ? key(a) - key(b)
+      : String(key(a)).localeCompare(String(key(b)))) || a.number - b.number);
+  }
+  function head([name], n) {
+    const button = make("button", { type: "button", title: "Sort by it" }, name +
+      (n === order.column ? order.falling ? " ▼" : " ▲" : ""));
+    const node = make("th", { scope: "col" }, button);
+    node.setAttribute("aria-sort", n !== order.column ? "none" : order.falling ? "descending" : "ascending");
+    button.addEventListener("click", () => {
+      order.falling = order.column === n && !order.falling;
+      order.column = n;
+      list();
+      at("list").querySelectorAll("thead button")[n].focus();
+    });
+    return node;
+  }
+  function list() {
+    at("list").replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...COLUMNS.map(head))),
+      make("tbody", {}, ...sorted().map(q => make("tr", {}, ...COLUMNS.map(([, , cell]) => cell(q)))))));
   }
   function question(q) {
     const pair = page.compare.find(c => c.first === q.number || c.second === q.number);
@@ -48,7 +85,7 @@ const Study = (() => {
     make("input", { type: "radio", name: "class", value: n }), make("span", {}, g.class))));
   at("classes").addEventListener("change", event => { view.group = Number(event.target.value); draw(); });
   Theme.listen(at("theme"), draw);
-  table();
+  list();
   at("questions").append(...page.questions.map(question));
   at("note").textContent = `State 0: the embeddings; state ${last}: the model itself. The numbers lie in study.json ` +
     `and eval.json. vlens ${page.vlens}.`;
