@@ -51,11 +51,11 @@ static vl_status fit(run *r, vl_error *err)
     if (status == VL_OK)
         status = vl_cache_open(&r->cache, directory, err);
     if (status == VL_OK)
-        status = vl_fit_run(&fitted, r->config, r->cache, r->device, NULL, NULL, err);
+        status = vl_fit_run(&fitted, &(vl_fit_inputs){r->config, r->cache, r->device}, NULL, NULL, err);
     if (status == VL_OK)
         status = vl_lens_open(&r->lens, r->config->output, err);
     if (status == VL_OK)
-        status = vl_eval_run(&r->result, r->config, r->cache, r->lens, r->device, NULL, NULL, err);
+        status = vl_eval_run(&r->result, &(vl_eval_inputs){r->config, r->cache, r->lens, r->device}, NULL, NULL, err);
     vl_fit_result_clear(&fitted);
     vl_release(directory);
     return status;

@@ -13,9 +13,10 @@ typedef struct reader {
     vl_model *model;
     vl_head *head;
     vl_lens *lens;
-    vl_tensor adapted; /* [1, D] on the device */
-    vl_tensor logits;  /* [1, V] on the device */
-    float *host;       /* [V] */
+    vl_device_lens *moved; /* the lens on the device */
+    vl_tensor adapted;     /* [1, D] on the device */
+    vl_tensor logits;      /* [1, V] on the device */
+    float *host;           /* [V] */
     vl_error err;
 } reader;
 
@@ -49,7 +50,7 @@ static int on_state(void *user, const vl_tap *tap)
     printf("state %2d", tap->state);
     if (print_first(r, last, "logit") != VL_OK)
         return 1;
-    if (vl_lens_transform(r->lens, r->device, tap->state, r->adapted, last, &r->err) != VL_OK)
+    if (vl_device_lens_transform(r->moved, tap->state, r->adapted, last, &r->err) != VL_OK)
         return 1;
     if (print_first(r, r->adapted, "tuned") != VL_OK)
         return 1;
@@ -69,7 +70,9 @@ static vl_status run(reader *r, const char *model, const char *lens, const vl_pr
     if (status != VL_OK)
         return status;
     const vl_head_info *info = vl_head_get_info(r->head);
-    status = vl_lens_check(r->lens, info->fingerprint, info->d_model, info->n_layers, false, NULL, &r->err);
+    status = vl_lens_check(r->lens, info, false, NULL, &r->err);
+    if (status == VL_OK)
+        status = vl_device_lens_new(&r->moved, r->lens, r->device, &r->err);
     if (status == VL_OK)
         status = new_row(&r->adapted, r->device, info->d_model, &r->err);
     if (status == VL_OK)
@@ -103,6 +106,7 @@ int main(int argc, char **argv)
         vl_device_free(r.device, r.adapted.data);
         vl_device_free(r.device, r.logits.data);
     }
+    vl_device_lens_free(r.moved);
     vl_lens_close(r.lens);
     vl_head_close(r.head);
     vl_model_close(r.model);

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 #include <vlens/device.h>
+#include <vlens/metric.h>
 #include <vlens/tensor.h>
 
 /* ---- memory ------------------------------------------------------------------------------------------------ */
@@ -181,18 +182,7 @@ typedef struct vl_topk_args {
 } vl_topk_args;
 vl_status vl_op_topk(vl_device *device, const vl_topk_args *args, vl_error *err);
 
-/* Per row, how a lens' distribution q compares with the teacher's p. Columns of `out`: */
-typedef enum vl_metric {
-    VL_METRIC_KL = 0,  /* KL(p || q), nats */
-    VL_METRIC_CE,      /* -log q[target], nats; NaN where target is not in [0, V) */
-    VL_METRIC_ENTROPY, /* of q, nats */
-    VL_METRIC_TOP1,    /* 1 if argmax q == argmax p */
-    VL_METRIC_TOP5,    /* 1 if argmax p is among the five largest of q */
-    VL_METRIC_RANK,    /* rank of argmax p in q, from 0 */
-    VL_METRIC_JS,      /* Jensen-Shannon divergence, nats */
-    VL_METRIC_TV,      /* total variation, sum |p - q| / 2 */
-    VL_METRIC_COUNT
-} vl_metric;
+/* Per row, how a lens' distribution q compares with the teacher's p: the columns of vl_metric (vlens/metric.h). */
 typedef struct vl_metrics_args {
     vl_tensor out;                         /* [M, VL_METRIC_COUNT] */
     vl_tensor logits, lse;                 /* [M, V], [M]: q */
@@ -200,8 +190,6 @@ typedef struct vl_metrics_args {
     vl_tensor targets;                     /* [M] i32 or NULL */
 } vl_metrics_args;
 vl_status vl_op_metrics(vl_device *device, const vl_metrics_args *args, vl_error *err);
-
-typedef enum vl_loss { VL_LOSS_KL = 0, VL_LOSS_CE, VL_LOSS_REVERSE_KL, VL_LOSS_JS } vl_loss;
 
 /* The heart of the fit: logits = x W^T + bias, loss per row against the teacher, and its gradient with respect to
  * x, in tiles of the vocabulary: [M, V] of the student never exists as a whole.

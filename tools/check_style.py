@@ -18,6 +18,13 @@ LEFTOVERS = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX",
 # the simulated device of the tests is a machine, not a library: it stops, and one file of it reads settings
 SIMULATED = "kernels/cuda_on_cpu/"
 SETTINGS = "kernels/cuda_on_cpu/settings.cpp"
+# Rows are walked and read out in one room (trainer/readout/readout.h). Whoever reads states or makes logits of them
+# elsewhere has written that loop again.
+READOUT = re.compile(r"\b(vl_cache_read|vl_prefetch_take|vl_loader_(?:next|read|load)|vl_head_logits|vl_op_logsumexp|"
+                     r"vl_op_metrics|vl_op_unembed_loss)\s*\(")
+READOUT_ROOMS = ("trainer/readout/", "trainer/cache/", "trainer/model/", "trainer/bench/", "trainer/cli/")
+# Half precision is widened and rounded by vl_widen and vl_narrow (trainer/base/half.h) and by the kernels.
+HALF = re.compile(r"\bvl_(bf16|f16)_to_f32\b|\bvl_f32_to_(bf16|f16)\b")
 MUTABLE_GLOBAL = re.compile(r"^static (?!const\b|inline\b|_Noreturn\b|vl_status\b)(?:(?:unsigned|struct) )?\w+ \*?\w+(\[[^]]*\])*( = [^;]*)?;$")
 
 
@@ -52,6 +59,10 @@ def check(path, text):
                     yield number, reason
             if MUTABLE_GLOBAL.match(line):
                 yield number, "a library holds no mutable global"
+            if path.startswith("trainer/") and not path.startswith(READOUT_ROOMS) and READOUT.search(line):
+                yield number, "a second loop over states: vl_readout_walk is the one"
+            if path.startswith("trainer/") and not path.startswith("trainer/base/") and HALF.search(line):
+                yield number, "half precision by hand: vl_widen or vl_narrow"
 
 
 def main():

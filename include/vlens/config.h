@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include <vlens/device.h>
+#include <vlens/metric.h>
 #include <vlens/model.h>
 
 #ifdef __cplusplus
@@ -19,34 +20,11 @@ typedef enum vl_template { VL_TEMPLATE_AUTO = 0, VL_TEMPLATE_NONE } vl_template;
 typedef enum vl_cache_dtype { VL_CACHE_AUTO = 0, VL_CACHE_BF16, VL_CACHE_F16, VL_CACHE_F32 } vl_cache_dtype;
 typedef enum vl_lens_kind { VL_LENS_AFFINE = 0, VL_LENS_BIAS } vl_lens_kind;
 typedef enum vl_lens_init { VL_INIT_RIDGE = 0, VL_INIT_ZERO, VL_INIT_MEAN } vl_lens_init;
-typedef enum vl_loss_kind {
-    VL_OBJECTIVE_KL = 0,
-    VL_OBJECTIVE_CE,
-    VL_OBJECTIVE_REVERSE_KL,
-    VL_OBJECTIVE_JS
-} vl_loss_kind;
 typedef enum vl_targets { VL_TARGETS_OWN = 0, VL_TARGETS_SHUFFLED } vl_targets;
 typedef enum vl_split { VL_SPLIT_HELDOUT = 0, VL_SPLIT_TRAIN } vl_split;
 typedef enum vl_ablation { VL_ABLATION_MEAN = 0, VL_ABLATION_RESAMPLE } vl_ablation;
 typedef enum vl_optimizer { VL_OPTIMIZER_ADAM = 0, VL_OPTIMIZER_SGD, VL_OPTIMIZER_MUON } vl_optimizer;
 typedef enum vl_schedule { VL_SCHEDULE_LINEAR = 0, VL_SCHEDULE_CONSTANT, VL_SCHEDULE_COSINE } vl_schedule;
-
-typedef enum vl_eval_metric {
-    VL_EVAL_KL = 0,                      /* KL(model || lens), nats */
-    VL_EVAL_CE,                          /* -log q[next token], nats */
-    VL_EVAL_ENTROPY,                     /* of the lens' distribution, nats */
-    VL_EVAL_TOP1,                        /* share of rows with the model's first token */
-    VL_EVAL_TOP5,                        /* share of rows with the model's first token among the lens' five first */
-    VL_EVAL_RANK,                        /* mean rank of the model's first token */
-    VL_EVAL_JS,                          /* Jensen-Shannon divergence, nats */
-    VL_EVAL_TV,                          /* total variation */
-    VL_EVAL_METRIC_COUNT,                /* so far a value of each row; what follows belongs to a state as a whole */
-    VL_EVAL_BIAS = VL_EVAL_METRIC_COUNT, /* KL(mean distribution of the model || mean distribution of the lens), nats:
-                                          * the marginal bias of Belrose et al. 2023, section 3 */
-    VL_EVAL_ECE, /* expected calibration error: rows in 15 bins by the probability that the lens gives its first
-                  * token; mean distance of that from the probability that the model gives the same token */
-    VL_EVAL_COLUMN_COUNT
-} vl_eval_metric;
 
 enum { VL_ALL = -1 }; /* "all": every position, every layer */
 
@@ -84,7 +62,7 @@ typedef struct vl_config {
         vl_lens_kind kind;
         vl_lens_init init;
         double ridge; /* lambda as a share of the mean second moment; 0: chosen on the validation part */
-        vl_loss_kind loss;
+        vl_loss loss;
         vl_targets targets; /* shuffled: a control that can learn nothing about its own row */
         double class_weights[VL_CLASS_COUNT];
         int64_t skip_positions; /* leave out the first N positions of every sample (attention sinks) in the fit */

@@ -23,7 +23,7 @@ typedef enum vl_eval_lens {
 /* "logit", "tuned", "baseline", "wrong_picture". */
 VL_API const char *vl_eval_lens_name(vl_eval_lens lens);
 /* "kl", "ce", ... as in eval.metrics. */
-VL_API const char *vl_eval_metric_name(vl_eval_metric metric);
+VL_API const char *vl_metric_name(vl_metric metric);
 
 typedef struct vl_estimate {
     double mean, low, high; /* 95 % interval; NaN where there is none */
@@ -31,7 +31,7 @@ typedef struct vl_estimate {
 
 typedef struct vl_eval_cell {
     int64_t rows;
-    double metric[VL_EVAL_COLUMN_COUNT]; /* means over rows, then bias and ece; NaN where not measured */
+    double metric[VL_METRIC_COLUMNS]; /* means over rows, then bias and ece; NaN where not measured */
     vl_estimate kl;
 } vl_eval_cell;
 
@@ -48,12 +48,18 @@ typedef struct vl_eval_options {
     const vl_team *team; /* NULL: one process. Members measure states of their own; each gets the whole result */
 } vl_eval_options;
 
-/* Evaluates `lens` on the rows of a cache that eval.split names: the held-out ones. The caller frees *out. Errors:
- * VL_EMISMATCH (fingerprint),
- * VL_EINVAL (no held-out rows). */
-VL_API vl_status vl_eval_run(vl_eval_result **out, const vl_config *config, vl_cache *cache, vl_lens *lens,
-                             vl_device *device, const vl_eval_options *options, const vl_observer *observer,
-                             vl_error *err);
+typedef struct vl_eval_inputs { /* all borrowed */
+    const vl_config *config;
+    vl_cache *cache;
+    const vl_lens *lens; /* the lens under test */
+    vl_device *device;
+} vl_eval_inputs;
+
+/* Evaluates a lens on the rows of a cache that eval.split names: the held-out ones. The caller frees *out. `options`
+ * and `observer` may be NULL. Errors: VL_EMISMATCH (fingerprint), VL_EINVAL (no such rows), VL_ECANCELLED, VL_ENOMEM,
+ * VL_EIO. */
+VL_API vl_status vl_eval_run(vl_eval_result **out, const vl_eval_inputs *inputs, const vl_eval_options *options,
+                             const vl_observer *observer, vl_error *err);
 VL_API void vl_eval_free(vl_eval_result *result);
 VL_API int64_t vl_eval_n_layers(const vl_eval_result *result); /* L; states 0..L, where L is the model itself */
 VL_API int vl_eval_n_groups(const vl_eval_result *result);
@@ -66,7 +72,7 @@ VL_API vl_estimate vl_eval_get_gain(const vl_eval_result *result, int group, int
 VL_API vl_estimate vl_eval_get_depth(const vl_eval_result *result, int group, vl_eval_lens lens);
 
 /* The result as aligned text (metrics of the configuration), and as JSON (docs/reference/formats.md).
- * Freed by vl_release. */
+ * Freed by vl_release. Error: VL_ENOMEM. */
 VL_API vl_status vl_eval_table(char **out, const vl_eval_result *result, vl_error *err);
 VL_API vl_status vl_eval_json(char **out, const vl_eval_result *result, vl_error *err);
 /* Of what was measured, on which rows, and how, as 16 hexadecimal digits: equal digests, equal numbers. Borrowed. */

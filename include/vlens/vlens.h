@@ -3,9 +3,9 @@
  *     vl_device_open   where arithmetic runs
  *     vl_model_open    a frozen model                        (model.h, tokenizer.h, hub.h)
  *     vl_cache_build   its states on disk                    (cache.h)
- *     vl_fit_run       one affine adapter per state          (lens.h)
+ *     vl_fit_run       one affine adapter per state          (fit.h)
  *     vl_eval_run      how well they predict, held out       (eval.h)
- *     vl_lens_export   for other tools                       (lens.h)
+ *     vl_lens_export   for other tools                       (export.h)
  *     vl_reading_*     what each layer would say             (view.h)
  *     vl_figure_*      figures for papers                    (figure.h)
  *     vl_bench_*       how fast this machine is at it        (bench.h)
@@ -18,7 +18,10 @@
 #include <vlens/config.h>
 #include <vlens/device.h>
 #include <vlens/error.h>
+#include <vlens/agree.h>
 #include <vlens/eval.h>
+#include <vlens/export.h>
+#include <vlens/fit.h>
 #include <vlens/fidelity.h>
 #include <vlens/figure.h>
 #include <vlens/hub.h>

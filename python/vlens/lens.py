@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from vlens.torch_lens import TorchLens
 
 F32 = npt.NDArray[np.float32]
+
+_owners: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # a lens on a device keeps its lens open
 
 
 class Lens:
@@ -30,6 +33,7 @@ class Lens:
 
     def __init__(self, pointer: Any) -> None:
         self._pointer = ffi.gc(pointer, lib.vl_lens_close)
+        self._on_device: Any = None  # made by the first transform
         info = lib.vl_lens_get_info(self._pointer)
         self.path: str = text(info.path)
         self.d_model: int = info.d_model
@@ -81,7 +85,12 @@ class Lens:
             raise ValueError(f"states of shape {rows.shape}, expected [..., {self.d_model}]")
         out = np.empty_like(rows)
         n = rows.size // self.d_model
-        call(lib.vl_lens_transform, self._pointer, Device.get("cpu").pointer, layer, _tensor(out, n, self.d_model),
+        if self._on_device is None:
+            moved = ffi.new("vl_device_lens **")
+            call(lib.vl_device_lens_new, moved, self._pointer, Device.get("cpu").pointer)
+            self._on_device = ffi.gc(moved[0], lib.vl_device_lens_free)
+            _owners[self._on_device] = self._pointer  # freed before the lens is closed
+        call(lib.vl_device_lens_transform, self._on_device, layer, _tensor(out, n, self.d_model),
              _tensor(rows, n, self.d_model))
         return out
 
@@ -90,7 +99,7 @@ class Lens:
 
         Raises VlensError where lens and head belong to different models."""
         head = cache.head()
-        call(lib.vl_lens_check, self._pointer, head.fingerprint.encode(), head.d_model, head.n_layers, False, ffi.NULL)
+        call(lib.vl_lens_check, self._pointer, lib.vl_head_get_info(head._pointer), False, ffi.NULL)
         return head.logits(self.transform(layer, h))
 
     def to_torch(self) -> TorchLens:

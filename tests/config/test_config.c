@@ -106,10 +106,10 @@ static void values_arrive(void **state)
     assert_int_equal(c->lens.first_layer, 3);
     assert_int_equal(c->lens.last_layer, 5);
     assert_true(c->lens.class_weights[VL_IMAGE] == 0.5 && c->lens.class_weights[VL_TEXT] == 1);
-    assert_int_equal(c->lens.loss, VL_OBJECTIVE_REVERSE_KL);
+    assert_int_equal(c->lens.loss, VL_LOSS_REVERSE_KL);
     assert_int_equal(c->fit.optimizer, VL_OPTIMIZER_ADAM);
     assert_true(c->fit.learning_rate == 3e-4);
-    assert_int_equal(c->eval.metrics, 1u << VL_EVAL_KL | 1u << VL_EVAL_RANK);
+    assert_int_equal(c->eval.metrics, 1u << VL_METRIC_KL | 1u << VL_METRIC_RANK);
     vl_config_free(c);
 }
 

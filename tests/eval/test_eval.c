@@ -279,7 +279,7 @@ static vl_eval_result *evaluate(fixture *f)
 {
     vl_eval_result *result = NULL;
     vl_error err = VL_ERROR_INIT;
-    if (vl_eval_run(&result, f->config, f->cache, f->lens, f->device, NULL, NULL, &err) != VL_OK)
+    if (vl_eval_run(&result, &(vl_eval_inputs){f->config, f->cache, f->lens, f->device}, NULL, NULL, &err) != VL_OK)
         fail_msg("%s", err.message);
     return result;
 }
@@ -328,11 +328,11 @@ static void the_other_columns_equal_a_plain_computation(void **state)
                 vl_eval_cell cell = vl_eval_get_cell(result, group, s, lens);
                 vl_estimate depth = vl_eval_get_depth(result, group, lens);
                 assert_int_equal(cell.rows, expected.rows);
-                near(cell.metric[VL_EVAL_RANK], expected.rank, 1e-12);
-                near(cell.metric[VL_EVAL_JS], expected.js, 1.3e-7);
-                near(cell.metric[VL_EVAL_TV], expected.tv, 1.3e-7);
-                near(cell.metric[VL_EVAL_BIAS], expected.bias, 1.3e-7);
-                near(cell.metric[VL_EVAL_ECE], expected.ece, 1.3e-7);
+                near(cell.metric[VL_METRIC_RANK], expected.rank, 1e-12);
+                near(cell.metric[VL_METRIC_JS], expected.js, 1.3e-7);
+                near(cell.metric[VL_METRIC_TV], expected.tv, 1.3e-7);
+                near(cell.metric[VL_METRIC_BIAS], expected.bias, 1.3e-7);
+                near(cell.metric[VL_METRIC_ECE], expected.ece, 1.3e-7);
                 near(depth.mean, expected.depth, 1e-12);
                 assert_true(depth.low <= depth.mean && depth.mean <= depth.high);
             }
@@ -376,7 +376,7 @@ static void the_last_state_is_the_model_itself(void **state)
     vl_eval_result *result = evaluate(*state);
     vl_eval_cell cell = vl_eval_get_cell(result, find_group(result, "all"), L, VL_EVAL_LOGIT);
     assert_true(fabs(cell.kl.mean) < 1e-6);
-    assert_true(cell.metric[VL_EVAL_TOP1] == 1.0);
+    assert_true(cell.metric[VL_METRIC_TOP1] == 1.0);
     vl_eval_free(result);
 }
 
@@ -391,11 +391,12 @@ static void another_models_lens_is_refused(void **state)
     assert_int_equal(vl_make_directories(folder, &err), VL_OK);
     write_random_lens(folder, "0000000000000000000000000000000000000000000000000000000000000000");
     assert_int_equal(vl_lens_open(&lens, folder, &err), VL_OK);
-    assert_int_equal(vl_eval_run(&result, f->config, f->cache, lens, f->device, NULL, NULL, &err), VL_EMISMATCH);
+    const vl_eval_inputs inputs = {f->config, f->cache, lens, f->device};
+    assert_int_equal(vl_eval_run(&result, &inputs, NULL, NULL, &err), VL_EMISMATCH);
     assert_null(result);
     assert_non_null(strstr(err.message, vl_cache_get_info(f->cache)->fingerprint));
     vl_eval_options allow = {.allow_other_model = true};
-    assert_int_equal(vl_eval_run(&result, f->config, f->cache, lens, f->device, &allow, NULL, &err), VL_OK);
+    assert_int_equal(vl_eval_run(&result, &inputs, &allow, NULL, &err), VL_OK);
     char *text = NULL;
     assert_int_equal(vl_eval_json(&text, result, &err), VL_OK);
     assert_non_null(strstr(text, "\"other_model\": true"));

@@ -79,7 +79,7 @@ static vl_status run(vl_fit_result *result, fixture *f, const char *name, const 
     for (; settings && *settings; settings++)
         ok(vl_config_set(config, *settings, &err), &err);
     f->n_lines = 0;
-    vl_status status = vl_fit_run(result, config, f->cache, f->device, NULL, &observer, &err);
+    vl_status status = vl_fit_run(result, &(vl_fit_inputs){config, f->cache, f->device}, NULL, &observer, &err);
     if (status != VL_ECANCELLED)
         ok(status, &err);
     vl_config_free(config);
@@ -108,7 +108,7 @@ static int64_t pick_row(char place[64], const fixture *f, bool validation)
     vl_error err = VL_ERROR_INIT;
     vl_config *config = small_config("unused");
     ok(vl_plan_new(&plan, config, f->cache, &err), &err);
-    const vl_part *part = validation ? &plan.validation : &plan.train;
+    const vl_rows *part = validation ? &plan.validation : &plan.train;
     int64_t row = part->runs[part->n_runs / 2].first + 1;
     const vl_cache_tokens *tokens = vl_cache_get_tokens(f->cache);
     snprintf(place, 64, "sample %d, position %d", tokens->sample[row], tokens->position[row]);

@@ -67,7 +67,8 @@ static vl_status run(vl_fit_result *result, const fixture *f, const vl_config *c
     const vl_fit_options options = {.fresh = fresh};
     const vl_observer observer = {on_progress, on_message, w};
     vl_fit_result ignored;
-    vl_status status = vl_fit_run(result ? result : &ignored, config, f->cache, f->device, &options, &observer, err);
+    const vl_fit_inputs inputs = {config, f->cache, f->device};
+    vl_status status = vl_fit_run(result ? result : &ignored, &inputs, &options, &observer, err);
     if (!result && status == VL_OK)
         vl_fit_result_clear(&ignored);
     return status;

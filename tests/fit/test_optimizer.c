@@ -163,7 +163,7 @@ static void test_muon_step_is_orthogonal(void **state)
     vl_tensor parameter = to_device(device, NULL, D, D), gradient = to_device(device, values, D, D);
     ok(vl_optimizer_new(&engine, device, &rule, D, &err), &err);
     ok(vl_optimizer_state_new(&memory, &engine, parameter, &err), &err);
-    assert_null(memory.second.data);
+    assert_null(memory.exp_avg_sq.data);
     vl_optimizer_move move = {parameter, gradient, &memory, 0, 0, 1.0, 1.0};
     ok(vl_optimizer_step(&engine, &move, &err), &err);
     float *x = from_device(device, parameter);

@@ -41,7 +41,7 @@ static void close_fixture(fixture *f)
     folder_remove(f->folder);
 }
 
-static int count(const vl_part *part, int64_t row)
+static int count(const vl_rows *part, int64_t row)
 {
     int n = 0;
     for (int64_t i = 0; i < part->n_runs; i++)
@@ -84,7 +84,7 @@ static void test_weights_are_class_means(void **state)
     fixture f = open_fixture();
     f.config->lens.class_weights[VL_IMAGE] = 2;
     make_plan(&f);
-    const vl_part *p = &f.plan.train;
+    const vl_rows *p = &f.plan.train;
     const double shares[VL_CLASS_COUNT] = {[VL_TEXT] = 0.25, [VL_IMAGE] = 0.5, [VL_LAST] = 0.25};
     for (int c = 0; c < VL_CLASS_COUNT; c++)
         assert_true(fabs(p->weight[c] * (double)p->class_rows[c] / (double)p->n_rows - shares[c]) < 1e-12);
@@ -155,7 +155,7 @@ static void test_sampler(void **state)
     fixture f = open_fixture();
     vl_error err = VL_ERROR_INIT;
     make_plan(&f);
-    const vl_part *part = &f.plan.train;
+    const vl_rows *part = &f.plan.train;
     int64_t n = vl_cache_get_info(f.cache)->n_tokens, rows = part->n_rows;
     int *seen = calloc((size_t)n, sizeof *seen);
     int64_t *walk = calloc((size_t)(3 * rows), sizeof *walk), length = 0;

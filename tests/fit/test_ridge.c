@@ -11,6 +11,7 @@
 #include "tests/fit/cache_fault.h"
 #include "tests/support/fit_test.h"
 #include "trainer/base/half.h"
+#include "trainer/fit/plan.h"
 #include "trainer/fit/ridge.h"
 
 enum { D = 16, LAYER = 1, FINAL = 3 };
@@ -21,7 +22,7 @@ typedef struct fixture {
     vl_config *config;
     vl_device *device;
     vl_plan plan;
-    vl_feeder feeder;
+    vl_readout readout;
 } fixture;
 
 static fixture open_fixture(void)
@@ -34,13 +35,14 @@ static fixture open_fixture(void)
     f.config->lens.skip_positions = 0; /* position 0 is left out by the closed form itself */
     ok(vl_device_open(&f.device, "cpu", 2, &err), &err);
     ok(vl_plan_new(&f.plan, f.config, f.cache, &err), &err);
-    ok(vl_feeder_new(&f.feeder, f.cache, f.device, 50, true, &err), &err);
+    vl_loader_source source = {.cache = f.cache, .capacity = 50, .background = true};
+    ok(vl_readout_new(&f.readout, NULL, f.device, &source, &err), &err);
     return f;
 }
 
 static void close_fixture(fixture *f)
 {
-    vl_feeder_clear(&f->feeder);
+    vl_readout_clear(&f->readout);
     vl_plan_clear(&f->plan);
     vl_device_close(f->device);
     vl_config_free(f->config);
@@ -132,7 +134,7 @@ static void compare(fixture *f, double lambda, int64_t skip)
     vl_moments moments;
     float weight[D * D], bias[D], wanted[D * D], wanted_bias[D];
     double used = lambda;
-    ok(vl_moments_collect(&moments, &f->feeder, &f->plan.train, LAYER, true, &err), &err);
+    ok(vl_moments_collect(&moments, &f->readout, &f->plan.train, &(vl_moments_args){LAYER, FINAL, true}, &err), &err);
     ok(vl_moments_solve(weight, bias, &moments, &used, &err), &err);
     assert_true(used == lambda);
     direct(wanted, wanted_bias, f, lambda, skip);
@@ -189,7 +191,7 @@ static void test_mean_difference(void **state)
             total += w;
         }
     }
-    ok(vl_moments_collect(&moments, &f.feeder, &f.plan.train, LAYER, false, &err), &err);
+    ok(vl_moments_collect(&moments, &f.readout, &f.plan.train, &(vl_moments_args){LAYER, FINAL, false}, &err), &err);
     assert_null(moments.xx);
     ok(vl_moments_solve(weight, bias, &moments, &lambda, &err), &err);
     for (int a = 0; a < D; a++)
@@ -209,12 +211,12 @@ static void test_singular(void **state)
     vl_moments moments;
     float bias[D], weight[D * D];
     double lambda = 0;
-    vl_part part = f.plan.train;
+    vl_rows part = f.plan.train;
     vl_run few = {part.runs[0].first, 6};
     part.runs = &few;
     part.n_runs = 1;
     part.n_rows = few.n;
-    ok(vl_moments_collect(&moments, &f.feeder, &part, LAYER, true, &err), &err);
+    ok(vl_moments_collect(&moments, &f.readout, &part, &(vl_moments_args){LAYER, FINAL, true}, &err), &err);
     memset(moments.xx, 0, D * sizeof *moments.xx); /* and exactly singular: a column without spread */
     for (int k = 0; k < D; k++)
         moments.xx[k * D] = 0;

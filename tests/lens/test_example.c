@@ -27,7 +27,10 @@ static void write_logits(const example *e, const char *path, int64_t layer, cons
     vl_tensor states = to_device(e->device, h, ROWS, D), moved, logits;
     ok(vl_tensor_new(&moved, e->device, VL_F32, ROWS, D, &err), &err);
     ok(vl_tensor_new(&logits, e->device, VL_F32, ROWS, V, &err), &err);
-    ok(vl_lens_transform(e->lens, e->device, layer, moved, states, &err), &err);
+    vl_device_lens *lens;
+    ok(vl_device_lens_new(&lens, e->lens, e->device, &err), &err);
+    ok(vl_device_lens_transform(lens, layer, moved, states, &err), &err);
+    vl_device_lens_free(lens);
     ok(vl_head_logits(e->head, logits, moved, &err), &err);
     float *out = from_device(e->device, logits);
     write_floats(path, out, ROWS * V);

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include <cmocka.h>
+#include <vlens/export.h>
 
 #include "tests/support/fit_test.h"
 #include "trainer/base/file.h"

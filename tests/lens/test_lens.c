@@ -201,14 +201,19 @@ static void test_check(void **state)
     bool warned = true;
     ok(vl_lens_write(in(folder, "lens.safetensors"), &content, &err), &err);
     ok(vl_lens_open(&lens, folder, &err), &err);
-    ok(vl_lens_check(lens, PRINT, D, LAYERS, false, &warned, &err), &err);
+    vl_head_info own = {.d_model = D, .n_layers = LAYERS}, other = own, wide = own;
+    wide.d_model++;
+    snprintf(own.fingerprint, sizeof own.fingerprint, "%s", PRINT);
+    snprintf(wide.fingerprint, sizeof wide.fingerprint, "%s", PRINT);
+    snprintf(other.fingerprint, sizeof other.fingerprint, "feed");
+    ok(vl_lens_check(lens, &own, false, &warned, &err), &err);
     assert_false(warned);
-    assert_int_equal(vl_lens_check(lens, "feed", D, LAYERS, false, &warned, &err), VL_EMISMATCH);
+    assert_int_equal(vl_lens_check(lens, &other, false, &warned, &err), VL_EMISMATCH);
     assert_non_null(strstr(err.message, PRINT));
     assert_non_null(strstr(err.message, "feed"));
-    ok(vl_lens_check(lens, "feed", D, LAYERS, true, &warned, &err), &err);
+    ok(vl_lens_check(lens, &other, true, &warned, &err), &err);
     assert_true(warned);
-    assert_int_equal(vl_lens_check(lens, PRINT, D + 1, LAYERS, true, &warned, &err), VL_EMISMATCH);
+    assert_int_equal(vl_lens_check(lens, &wide, true, &warned, &err), VL_EMISMATCH);
     vl_lens_close(lens);
     folder_remove(folder);
 }
@@ -228,8 +233,10 @@ static void test_transform(void **state)
     for (int k = 0; k < 2 * D; k++)
         h[k] = (float)k * 0.5f - 1.0f;
     vl_tensor x = to_device(device, h, 2, D), y = to_device(device, NULL, 2, D);
+    vl_device_lens *moved;
+    ok(vl_device_lens_new(&moved, lens, device, &err), &err);
     for (int64_t layer = 0; layer <= LAYERS; layer++) {
-        ok(vl_lens_transform(lens, device, layer, y, x, &err), &err);
+        ok(vl_device_lens_transform(moved, layer, y, x, &err), &err);
         float *got = from_device(device, y);
         for (int r = 0; r < 2; r++) {
             for (int i = 0; i < D; i++) {
@@ -243,7 +250,8 @@ static void test_transform(void **state)
         }
         free(got);
     }
-    assert_int_equal(vl_lens_transform(lens, device, LAYERS + 1, y, x, &err), VL_EINVAL);
+    assert_int_equal(vl_device_lens_transform(moved, LAYERS + 1, y, x, &err), VL_EINVAL);
+    vl_device_lens_free(moved);
     vl_device_free(device, x.data);
     vl_device_free(device, y.data);
     vl_lens_close(lens);

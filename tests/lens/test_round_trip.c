@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <jansson.h>
+#include <vlens/export.h>
 
 #include "tests/lens/export_test.h"
 #include "trainer/base/file.h"

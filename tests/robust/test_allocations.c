@@ -77,7 +77,7 @@ static vl_status make(run *r)
         status = vl_cache_verify(directory, NULL, &r->err);
     vl_release(directory);
     STEP(status);
-    STEP(vl_fit_run(&fit, r->config, r->cache, r->device, NULL, NULL, &r->err));
+    STEP(vl_fit_run(&fit, &(vl_fit_inputs){r->config, r->cache, r->device}, NULL, NULL, &r->err));
     vl_fit_result_clear(&fit);
     return vl_lens_open(&r->lens, r->config->output, &r->err);
 }
@@ -87,7 +87,7 @@ static vl_status read_back(run *r)
     char path[TEMP_PATH_SIZE];
     int64_t position = -1;
     vl_reading_options options = {.lens = r->lens, .k = 3, .positions = &position, .n_positions = 1};
-    STEP(vl_eval_run(&r->result, r->config, r->cache, r->lens, r->device, NULL, NULL, &r->err));
+    STEP(vl_eval_run(&r->result, &(vl_eval_inputs){r->config, r->cache, r->lens, r->device}, NULL, NULL, &r->err));
     STEP(vl_eval_table(&r->text, r->result, &r->err));
     vl_release(r->text);
     r->text = NULL;

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <vlens/lens.h>
+#include <vlens/fit.h>
 #include <vlens/memory.h>
 
 #include "kernels/ops.h"

@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <vlens/tensor.h>
+
 static inline float vl_bf16_to_f32(uint16_t bits)
 {
     uint32_t wide = (uint32_t)bits << 16;
@@ -60,6 +62,37 @@ static inline uint16_t vl_f32_to_f16(float value)
     }
     uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1);
     return (uint16_t)(sign | ((rounded - 0x38000000u) >> 13));
+}
+
+/* Value i of an array of f32, bf16 or f16 at any address (a mapped file aligns nothing). */
+static inline float vl_widen_at(const void *data, vl_dtype dtype, size_t i)
+{
+    if (dtype == VL_F32) {
+        float value;
+        memcpy(&value, (const char *)data + 4 * i, sizeof value);
+        return value;
+    }
+    uint16_t bits;
+    memcpy(&bits, (const char *)data + 2 * i, sizeof bits);
+    return dtype == VL_BF16 ? vl_bf16_to_f32(bits) : vl_f16_to_f32(bits);
+}
+
+/* out [n] as f32. */
+static inline void vl_widen(float *out, const void *data, vl_dtype dtype, size_t n)
+{
+    if (dtype == VL_F32) {
+        memcpy(out, data, n * sizeof *out);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = vl_widen_at(data, dtype, i);
+}
+
+/* out [n] of 2 bytes each: bf16 or f16. */
+static inline void vl_narrow(uint16_t *out, const float *x, vl_dtype dtype, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = dtype == VL_BF16 ? vl_f32_to_bf16(x[i]) : vl_f32_to_f16(x[i]);
 }
 
 #endif

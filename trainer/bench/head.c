@@ -10,7 +10,7 @@
 #include "trainer/base/file.h"
 #include "trainer/base/half.h"
 #include "trainer/base/mem.h"
-#include "trainer/fit/objective.h"
+#include "trainer/readout/objective.h"
 
 enum { MAX_ROUNDS = 64, STEP_LAYERS = 4 };
 
@@ -74,8 +74,8 @@ static vl_status run_op(bench *b, vl_loss kind, bool gradient, vl_error *err)
     vl_unembed_loss_args args = {.loss = o->loss,
                                  .x = o->x,
                                  .head = vl_head_matrix(b->head),
-                                 .teacher_logits = o->logits,
-                                 .teacher_lse = o->lse,
+                                 .teacher_logits = o->teacher.logits,
+                                 .teacher_lse = o->teacher.lse,
                                  .kind = kind};
     if (gradient)
         args.dx = o->dx;
@@ -182,8 +182,10 @@ static vl_status make_weight(bench *b, vl_error *err)
     b->norm = vl_alloc((size_t)b->d, sizeof *b->norm);
     if (!b->weight || !b->norm)
         return vl_fail_nomem(err, "benchmark");
-    for (int64_t i = 0; i < b->v * b->d; i++)
-        b->weight[i] = vl_f32_to_bf16(vl_peak_uniform(&state, 0.1f));
+    for (int64_t i = 0; i < b->v * b->d; i++) {
+        float value = vl_peak_uniform(&state, 0.1f);
+        vl_narrow(&b->weight[i], &value, VL_BF16, 1);
+    }
     for (int64_t i = 0; i < b->d; i++)
         b->norm[i] = 1;
     vl_head_source source = {.d_model = b->d,
@@ -282,8 +284,8 @@ vl_status vl_bench_kl(vl_bench_result *out, vl_device *device, const vl_bench_op
     vl_tensor teacher = {.data = NULL};
     VL_GOTO(bench_open(&b, device, options, err));
     VL_GOTO(make_peak(&b, &bf16, err));
-    VL_GOTO(vl_objective_new(&b.objective, device, b.head, VL_OBJECTIVE_KL, b.m, err));
-    vl_objective_set_precision(&b.objective, options->precision);
+    VL_GOTO(vl_objective_new(&b.objective, b.head, VL_LOSS_KL, b.m, err));
+    b.objective.precision = options->precision;
     VL_GOTO(random_tensor(&b.h, device, b.m, b.d, 1, err));
     VL_GOTO(random_tensor(&teacher, device, b.m, b.d, 1.1f, err));
     VL_GOTO(random_tensor(&b.adapter.weight, device, b.d, b.d, 0.3f / sqrtf((float)b.d), err));

@@ -171,18 +171,11 @@ static int64_t count_infinite(const uint16_t *half, int64_t n, uint16_t infinity
 
 static void convert(vl_batch *batch, void *out, const float *x, int64_t n)
 {
-    uint16_t *half = out;
-    switch (batch->job->meta.dtype) {
-    case VL_BF16:
-        for (int64_t i = 0; i < n; i++)
-            half[i] = vl_f32_to_bf16(x[i]);
-        break;
-    case VL_F16:
-        for (int64_t i = 0; i < n; i++)
-            half[i] = vl_f32_to_f16(x[i]);
-        break;
-    default: memcpy(out, x, (size_t)n * sizeof *x); break;
-    }
+    vl_dtype dtype = batch->job->meta.dtype;
+    if (dtype == VL_F32)
+        memcpy(out, x, (size_t)n * sizeof *x);
+    else
+        vl_narrow(out, x, dtype, (size_t)n);
 }
 
 /* Counts what a fit would stumble over, of one row. */

@@ -20,20 +20,11 @@ typedef struct check {
 
 /* ---- values ------------------------------------------------------------------------------------------------ */
 
-static float value_at(const check *c, int64_t i)
-{
-    switch (c->cache->info.dtype) {
-    case VL_BF16: return vl_bf16_to_f32(((const uint16_t *)c->block)[i]);
-    case VL_F16: return vl_f16_to_f32(((const uint16_t *)c->block)[i]);
-    default: return ((const float *)c->block)[i];
-    }
-}
-
 static void count_values(check *c, int64_t state, int64_t first, int64_t n)
 {
     int64_t d = c->cache->info.d_model;
     for (int64_t i = 0; i < n * d; i++) {
-        float value = value_at(c, i);
+        float value = vl_widen_at(c->block, c->cache->info.dtype, (size_t)i);
         if (isfinite(value))
             continue;
         if (c->n_nan + c->n_infinite == 0) {

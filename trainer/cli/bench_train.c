@@ -126,7 +126,7 @@ static vl_status measure_fit(vl_bench_result *out, const char *name, vl_config *
     double layers = last - first + 1;
     for (int r = 0; r < ROUNDS; r++) {
         vl_fit_result fit = {0};
-        status = vl_fit_run(&fit, config, cache, device, &(vl_fit_options){.fresh = true}, NULL, err);
+        status = vl_fit_run(&fit, &(vl_fit_inputs){config, cache, device}, &(vl_fit_options){.fresh = true}, NULL, err);
         if (status != VL_OK)
             return status;
         seconds[r] = fit.seconds;

@@ -30,7 +30,8 @@ static vl_status evaluate(eval_run *run, const char *lens, const vl_eval_options
     if (status == VL_OK)
         status = cli_open_own_lens(&run->lens, lens, run->config, VL_AFFECTS_EVAL, err);
     if (status == VL_OK)
-        status = vl_eval_run(&run->result, run->config, run->cache, run->lens, run->device, options, observer, err);
+        status = vl_eval_run(&run->result, &(vl_eval_inputs){run->config, run->cache, run->lens, run->device}, options,
+                             observer, err);
     return status;
 }
 

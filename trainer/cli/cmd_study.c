@@ -28,7 +28,7 @@ static vl_status prepare(opened *o, const char *path, const char *lens, const cl
     if (status == VL_OK)
         status = cli_ensure_cache(&o->cache, o->config, o->device, observer, err);
     if (status == VL_OK && !lens)
-        status = vl_fit_run(&fitted, o->config, o->cache, o->device, &fit, observer, err);
+        status = vl_fit_run(&fitted, &(vl_fit_inputs){o->config, o->cache, o->device}, &fit, observer, err);
     vl_fit_result_clear(&fitted);
     if (status == VL_OK)
         status = cli_open_own_lens(&o->lens, lens, o->config, VL_AFFECTS_EVAL, err);

@@ -92,7 +92,7 @@ static vl_status record_heldout(const vl_config *config, vl_cache *cache, vl_dev
     vl_eval_result *result = NULL;
     vl_config plain = *config; /* every held-out row, and nothing but KL */
     plain.eval.split = VL_SPLIT_HELDOUT;
-    plain.eval.metrics = 1u << VL_EVAL_KL;
+    plain.eval.metrics = 1u << VL_METRIC_KL;
     plain.eval.bootstrap = plain.eval.max_tokens = plain.eval.first_positions = 0;
     plain.eval.wrong_picture = false;
     plain.eval.baseline = NULL;
@@ -107,7 +107,8 @@ static vl_status record_heldout(const vl_config *config, vl_cache *cache, vl_dev
         vl_lens_close(lens);
         return VL_OK;
     }
-    status = vl_eval_run(&result, &plain, cache, lens, device, &(vl_eval_options){.team = cli_team()}, observer, err);
+    status = vl_eval_run(&result, &(vl_eval_inputs){&plain, cache, lens, device},
+                         &(vl_eval_options){.team = cli_team()}, observer, err);
     vl_lens_close(lens);
     if (status == VL_OK && !cli_team_is_silent())
         status = vl_eval_record(result, config->output, err);
@@ -145,7 +146,7 @@ int cmd_train(const cli_command *self, int argc, char **argv)
     if (status == VL_OK)
         status = cli_ensure_cache(&cache, config, device, cli_observer(&common), &err);
     if (status == VL_OK)
-        status = vl_fit_run(&result, config, cache, device, &fit, cli_observer(&common), &err);
+        status = vl_fit_run(&result, &(vl_fit_inputs){config, cache, device}, &fit, cli_observer(&common), &err);
     if (status == VL_OK)
         status = record_heldout(config, cache, device, cli_observer(&common), &err);
     if (status != VL_OK)

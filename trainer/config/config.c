@@ -259,7 +259,7 @@ vl_status vl_config_check(const vl_config *c, vl_error *err)
         sum += c->lens.class_weights[i];
     if (sum <= 0)
         return vl_fail(err, VL_EINVAL, "lens.class_weights are all 0, expected at least one above");
-    if (c->lens.targets == VL_TARGETS_SHUFFLED && c->lens.loss == VL_OBJECTIVE_CE)
+    if (c->lens.targets == VL_TARGETS_SHUFFLED && c->lens.loss == VL_LOSS_CE)
         return vl_fail(err, VL_EINVAL,
                        "lens.targets is shuffled and lens.loss is ce, expected another loss: the "
                        "target of cross-entropy is the next token, not the model's distribution");

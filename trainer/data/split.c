@@ -23,20 +23,19 @@ uint64_t vl_split_hash(int64_t seed, const char *key)
     return value;
 }
 
-bool vl_split_is_heldout(uint64_t hash, double share)
+double vl_split_share(uint64_t hash)
 {
-    return (double)hash * 0x1p-64 < share; /* the quotient rounded to nearest, as Python's int / int */
+    return (double)hash * 0x1p-64;
 }
 
-/* One image of one sample; sorted by hash, equal images lie side by side. */
-typedef struct use {
-    const char *sha256;
-    int64_t sample;
-} use;
+bool vl_split_is_heldout(uint64_t hash, double share)
+{
+    return vl_split_share(hash) < share;
+}
 
 static int by_image(const void *a, const void *b)
 {
-    const use *x = a, *y = b;
+    const vl_split_use *x = a, *y = b;
     int order = strcmp(x->sha256, y->sha256);
     return order ? order : (x->sample > y->sample) - (x->sample < y->sample);
 }
@@ -61,21 +60,30 @@ static void join(int64_t *parent, int64_t a, int64_t b)
         parent[a] = b;
 }
 
-static vl_status join_by_images(int64_t *parent, const vl_split_sample *samples, int64_t n, vl_error *err)
+void vl_split_connect(int64_t *group, int64_t n, vl_split_use *uses, size_t n_uses)
+{
+    for (int64_t i = 0; i < n; i++)
+        group[i] = i;
+    qsort(uses, n_uses, sizeof *uses, by_image); /* equal pictures lie side by side */
+    for (size_t i = 1; i < n_uses; i++)
+        if (strcmp(uses[i].sha256, uses[i - 1].sha256) == 0)
+            join(group, uses[i].sample, uses[i - 1].sample);
+    for (int64_t i = 0; i < n; i++)
+        group[i] = find_root(group, i);
+}
+
+static vl_status connect(int64_t *group, const vl_split_sample *samples, int64_t n, vl_error *err)
 {
     size_t n_uses = 0, at = 0;
     for (int64_t i = 0; i < n; i++)
         n_uses += (size_t)samples[i].n_images;
-    use *uses = vl_alloc(n_uses + 1, sizeof *uses);
+    vl_split_use *uses = vl_alloc(n_uses + 1, sizeof *uses);
     if (!uses)
         return vl_fail_nomem(err, "split");
     for (int64_t i = 0; i < n; i++)
         for (int k = 0; k < samples[i].n_images; k++)
-            uses[at++] = (use){samples[i].image_sha256[k], i};
-    qsort(uses, n_uses, sizeof *uses, by_image);
-    for (size_t i = 1; i < n_uses; i++)
-        if (strcmp(uses[i].sha256, uses[i - 1].sha256) == 0)
-            join(parent, uses[i].sample, uses[i - 1].sample);
+            uses[at++] = (vl_split_use){samples[i].image_sha256[k], i};
+    vl_split_connect(group, n, uses, n_uses);
     vl_free(uses);
     return VL_OK;
 }
@@ -84,25 +92,22 @@ vl_status vl_split_assign(uint8_t *heldout, const vl_split_sample *samples, int6
                           vl_error *err)
 {
     vl_status status = VL_OK;
-    int64_t *parent = vl_alloc((size_t)n + 1, sizeof *parent);
+    int64_t *group = vl_alloc((size_t)n + 1, sizeof *group);
     uint64_t *smallest = vl_alloc((size_t)n + 1, sizeof *smallest);
-    if (!parent || !smallest)
+    if (!group || !smallest)
         VL_GOTO(vl_fail_nomem(err, "split"));
-    for (int64_t i = 0; i < n; i++) {
-        parent[i] = i;
+    for (int64_t i = 0; i < n; i++)
         smallest[i] = UINT64_MAX;
-    }
-    VL_GOTO(join_by_images(parent, samples, n, err));
+    VL_GOTO(connect(group, samples, n, err));
     for (int64_t i = 0; i < n; i++) {
         uint64_t hash = vl_split_hash(seed, samples[i].n_images > 0 ? samples[i].image_sha256[0] : samples[i].key);
-        int64_t root = find_root(parent, i);
-        if (hash < smallest[root])
-            smallest[root] = hash;
+        if (hash < smallest[group[i]])
+            smallest[group[i]] = hash;
     }
     for (int64_t i = 0; i < n; i++)
-        heldout[i] = vl_split_is_heldout(smallest[find_root(parent, i)], share);
+        heldout[i] = vl_split_is_heldout(smallest[group[i]], share);
 done:
-    vl_free(parent);
+    vl_free(group);
     vl_free(smallest);
     return status;
 }

@@ -1,191 +1,153 @@
-/* The walk over the held-out rows: a tile of rows outside, states inside, the teacher's distribution once per tile. */
+/* The held-out rows, each state through each lens, against the model's own distribution (readout/readout.h walks). */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <vlens/eval.h>
 
-#include "kernels/ops.h"
-#include "trainer/base/file.h"
+#include "trainer/base/log.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/version.h"
 #include "trainer/eval/depth.h"
 #include "trainer/eval/result.h"
 #include "trainer/lens/lens.h"
-#include "trainer/model/head.h"
-
-_Static_assert((int)VL_EVAL_METRIC_COUNT == (int)VL_METRIC_COUNT && (int)VL_EVAL_TV == (int)VL_METRIC_TV,
-               "the columns of the device's metrics are those of the evaluation");
+#include "trainer/readout/readout.h"
 
 enum { TILE_ELEMENTS = 48 << 20 }; /* of one [rows, V] tile: 192 MiB */
 
 typedef struct evaluation {
+    const vl_eval_inputs *in;
     vl_device *device;
-    vl_cache *cache;
     vl_head *head;
-    vl_lens *lens, *baseline;
+    vl_lens *baseline_file;
+    vl_device_lens *lens[VL_EVAL_WRONG_PICTURE]; /* by vl_eval_lens; NULL: the logit lens, or no baseline */
     const vl_eval_rows *rows;
     vl_eval_result *result;
     vl_depth depth;
     const vl_team *team;
-    int64_t capacity, d, v, n_layers;
-    void *host;                       /* [capacity, D] rows as stored */
-    float *host_metrics;              /* [capacity, VL_METRIC_COUNT] */
-    int32_t *host_targets;            /* [capacity] */
-    int64_t *host_rows;               /* [capacity] cache rows of the partners */
-    vl_tensor stored, h, u;           /* [capacity, D] as stored; f32; transformed */
-    vl_tensor teacher, other, logits; /* [capacity, V] of the model, of the model at the partner rows, of the lens */
-    vl_tensor teacher_lse, other_lse, lse; /* [capacity] */
-    vl_tensor metrics, targets;            /* [capacity, VL_METRIC_COUNT], [capacity] i32 */
+    vl_log log;
+    vl_readout readout;
+    vl_rows walked;  /* rows->row, as runs */
+    int64_t *states; /* [n_mine] that this process measures */
+    int64_t n_mine, capacity, n_layers;
+    vl_distribution teacher, other, q; /* of the model, of the model at the partner rows, of a lens */
+    vl_tensor u, metrics;              /* [capacity, D], [capacity, VL_METRIC_COUNT] */
+    float *host_metrics;               /* [capacity, VL_METRIC_COUNT] */
+    int64_t *partners;                 /* [capacity] cache rows */
+    float *partner_states;             /* [capacity, D]; NULL without partners */
 } evaluation;
 
 static void evaluation_clear(evaluation *e)
 {
-    vl_tensor *tensors[] = {&e->stored,      &e->h,         &e->u,   &e->teacher, &e->other,  &e->logits,
-                            &e->teacher_lse, &e->other_lse, &e->lse, &e->metrics, &e->targets};
-    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
-        vl_device_free(e->device, tensors[i]->data);
-    vl_free(e->host);
+    vl_readout_clear(&e->readout);
+    vl_rows_clear(&e->walked);
+    vl_distribution_clear(&e->teacher, e->device);
+    vl_distribution_clear(&e->other, e->device);
+    vl_distribution_clear(&e->q, e->device);
+    vl_device_free(e->device, e->u.data);
+    vl_device_free(e->device, e->metrics.data);
+    vl_free(e->states);
     vl_free(e->host_metrics);
-    vl_free(e->host_targets);
+    vl_free(e->partners);
+    vl_free(e->partner_states);
     vl_depth_clear(&e->depth);
-    vl_free(e->host_rows);
+    for (int i = 0; i < VL_EVAL_WRONG_PICTURE; i++)
+        vl_device_lens_free(e->lens[i]);
+    vl_lens_close(e->baseline_file);
     vl_head_close(e->head);
 }
 
-static vl_status evaluation_alloc(evaluation *e, vl_dtype dtype, vl_error *err)
+static vl_status evaluation_alloc(evaluation *e, vl_error *err)
 {
-    int64_t m = e->capacity;
-    VL_TRY(vl_tensor_new(&e->stored, e->device, dtype, m, e->d, err));
-    VL_TRY(vl_tensor_new(&e->h, e->device, VL_F32, m, e->d, err));
-    VL_TRY(vl_tensor_new(&e->u, e->device, VL_F32, m, e->d, err));
-    VL_TRY(vl_tensor_new(&e->teacher, e->device, VL_F32, m, e->v, err));
-    if (e->rows->n_partners)
-        VL_TRY(vl_tensor_new(&e->other, e->device, VL_F32, m, e->v, err));
-    VL_TRY(vl_tensor_new(&e->logits, e->device, VL_F32, m, e->v, err));
-    VL_TRY(vl_tensor_new(&e->teacher_lse, e->device, VL_F32, m, 1, err));
-    VL_TRY(vl_tensor_new(&e->other_lse, e->device, VL_F32, m, 1, err));
-    VL_TRY(vl_tensor_new(&e->lse, e->device, VL_F32, m, 1, err));
+    int64_t m = e->capacity, d = vl_head_get_info(e->head)->d_model;
+    bool has_partners = e->rows->n_partners > 0;
+    vl_loader_source source = {.cache = e->in->cache, .capacity = m, .background = e->in->config->fit.read_ahead};
+    VL_TRY(vl_rows_of_list(&e->walked, e->rows->row, e->rows->n, err));
+    VL_TRY(vl_readout_new(&e->readout, e->head, e->device, &source, err));
+    e->readout.loader.log = &e->log;
+    VL_TRY(vl_distribution_new(&e->teacher, e->head, m, err));
+    if (has_partners)
+        VL_TRY(vl_distribution_new(&e->other, e->head, m, err));
+    VL_TRY(vl_distribution_new(&e->q, e->head, m, err));
+    VL_TRY(vl_tensor_new(&e->u, e->device, VL_F32, m, d, err));
     VL_TRY(vl_tensor_new(&e->metrics, e->device, VL_F32, m, VL_METRIC_COUNT, err));
-    VL_TRY(vl_tensor_new(&e->targets, e->device, VL_I32, m, 1, err));
-    e->host = vl_alloc((size_t)(m * e->d), vl_dtype_size(dtype));
     e->host_metrics = vl_alloc((size_t)m, VL_METRIC_COUNT * sizeof(float));
-    e->host_targets = vl_alloc((size_t)m, sizeof(int32_t));
-    e->host_rows = vl_alloc((size_t)m, sizeof(int64_t));
-    if (!e->host || !e->host_metrics || !e->host_targets || !e->host_rows)
+    e->partners = vl_alloc((size_t)m, sizeof(int64_t));
+    e->partner_states = has_partners ? vl_alloc((size_t)(m * d), sizeof(float)) : NULL;
+    e->states = vl_alloc((size_t)e->n_layers + 1, sizeof(int64_t));
+    if (!e->host_metrics || !e->partners || (has_partners && !e->partner_states) || !e->states)
         return vl_fail_nomem(err, "a tile of rows");
+    /* Members of a team measure states of their own, against a teacher that each makes for itself. */
+    for (int64_t state = vl_team_rank(e->team); state <= e->n_layers; state += vl_team_size(e->team))
+        e->states[e->n_mine++] = state;
     return VL_OK;
 }
 
-/* State `state` of the given cache rows into e->h [n, D], one read per run of neighbours. */
-static vl_status load_state(evaluation *e, int64_t state, const int64_t *rows, int64_t n, vl_error *err)
+static void record(evaluation *e, const vl_readout_cell *cell, vl_eval_lens lens)
 {
-    size_t width = (size_t)e->d * vl_dtype_size(e->stored.dtype);
-    for (int64_t i = 0, length; i < n; i += length) {
-        for (length = 1; i + length < n && rows[i + length] == rows[i] + length; length++)
-            ;
-        VL_TRY(vl_cache_read((char *)e->host + (size_t)i * width, e->cache, state, rows[i], length, err));
-    }
-    vl_tensor stored = vl_tensor_rows(e->stored, 0, n), h = vl_tensor_rows(e->h, 0, n);
-    VL_TRY(vl_device_write(e->device, &stored, e->host, err));
-    return vl_op_cast(e->device, &(vl_cast_args){.out = h, .x = stored}, err);
-}
-
-static vl_status head_distribution(evaluation *e, vl_tensor logits, vl_tensor lse, vl_tensor states, vl_error *err)
-{
-    VL_TRY(vl_head_logits(e->head, logits, states, err));
-    return vl_op_logsumexp(e->device, &(vl_logsumexp_args){.lse = lse, .logits = logits}, err);
-}
-
-/* Metrics of e->logits against a teacher into host_metrics. */
-static vl_status compare(evaluation *e, vl_tensor teacher, vl_tensor teacher_lse, int64_t n, vl_error *err)
-{
-    vl_tensor metrics = vl_tensor_rows(e->metrics, 0, n);
-    vl_metrics_args args = {.out = metrics,
-                            .logits = vl_tensor_rows(e->logits, 0, n),
-                            .lse = vl_tensor_rows(e->lse, 0, n),
-                            .teacher_logits = vl_tensor_rows(teacher, 0, n),
-                            .teacher_lse = vl_tensor_rows(teacher_lse, 0, n),
-                            .targets = vl_tensor_rows(e->targets, 0, n)};
-    VL_TRY(vl_op_metrics(e->device, &args, err));
-    return vl_device_read(e->device, e->host_metrics, &metrics, err);
-}
-
-static void record(evaluation *e, int64_t state, vl_eval_lens lens, int64_t first, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        if (lens == VL_EVAL_WRONG_PICTURE && e->rows->partner[first + i] < 0)
+    for (int64_t i = 0; i < cell->rows; i++) {
+        int64_t row = cell->first + i;
+        const float *metrics = e->host_metrics + i * VL_METRIC_COUNT;
+        if (lens == VL_EVAL_WRONG_PICTURE && e->rows->partner[row] < 0)
             continue;
-        vl_tally_add(&e->result->tally, state, lens, e->rows->group[first + i], e->rows->cluster[first + i],
-                     e->host_metrics + i * VL_METRIC_COUNT);
-        if (lens != VL_EVAL_WRONG_PICTURE && e->host_metrics[i * VL_METRIC_COUNT + VL_METRIC_TOP1] < 1)
-            vl_depth_differs(&e->depth, first + i, lens, state);
+        vl_tally_add(&e->result->tally, cell->state, lens, e->rows->group[row], e->rows->cluster[row], metrics);
+        if (lens != VL_EVAL_WRONG_PICTURE && metrics[VL_METRIC_TOP1] < 1)
+            vl_depth_differs(&e->depth, row, lens, cell->state);
     }
 }
 
-/* One state through one lens (NULL: the logit lens), compared and recorded. */
-static vl_status measure(evaluation *e, int64_t state, vl_eval_lens which, vl_lens *lens, int64_t first, int64_t n,
+/* The lens' distribution, compared with a teacher and recorded. */
+static vl_status compare(evaluation *e, const vl_readout_cell *cell, vl_eval_lens lens, const vl_distribution *teacher,
                          vl_error *err)
 {
-    vl_tensor h = vl_tensor_rows(e->h, 0, n), u = vl_tensor_rows(e->u, 0, n);
-    if (lens)
-        VL_TRY(vl_lens_transform(lens, e->device, state, u, h, err));
-    VL_TRY(head_distribution(e, vl_tensor_rows(e->logits, 0, n), vl_tensor_rows(e->lse, 0, n), lens ? u : h, err));
-    VL_TRY(compare(e, e->teacher, e->teacher_lse, n, err));
-    record(e, state, which, first, n);
-    VL_TRY(vl_pooled_add(&e->result->pooled, e->device,
-                         &(vl_pooled_rows){state, which, e->rows->group + first, vl_tensor_rows(e->logits, 0, n),
-                                           vl_tensor_rows(e->teacher, 0, n)},
-                         err));
+    vl_comparison args = {teacher, &e->q, e->metrics, vl_loader_targets(&e->readout.loader), cell->rows};
+    VL_TRY(vl_distribution_compare(e->host_metrics, e->device, &args, err));
+    record(e, cell, lens);
+    return VL_OK;
+}
+
+static vl_status choose_adapter(vl_adapter *out, void *user, const vl_readout_cell *cell, vl_error *err)
+{
+    vl_device_lens *lens = ((evaluation *)user)->lens[cell->which];
+    return lens ? vl_device_lens_adapter(out, lens, cell->state, err) : VL_OK;
+}
+
+/* One state through one lens: `which` counts as vl_eval_lens does. */
+static vl_status on_cell(void *user, const vl_readout_cell *cell, vl_error *err)
+{
+    evaluation *e = user;
+    vl_eval_lens which = (vl_eval_lens)cell->which;
+    bool bf16 = vl_adapter_in_bf16(e->in->config->precision, e->head, false);
+    VL_TRY(vl_readout_distribution(&e->q, &e->readout, cell, e->u, bf16, err));
+    VL_TRY(compare(e, cell, which, &e->teacher, err));
+    vl_pooled_rows pooled = {cell->state, which, e->rows->group + cell->first,
+                             vl_distribution_rows(&e->q, cell->rows).logits,
+                             vl_distribution_rows(&e->teacher, cell->rows).logits};
+    VL_TRY(vl_pooled_add(&e->result->pooled, e->device, &pooled, err));
     if (which != VL_EVAL_TUNED || !e->rows->n_partners)
         return VL_OK;
-    VL_TRY(compare(e, e->other, e->other_lse, n, err));
-    record(e, state, VL_EVAL_WRONG_PICTURE, first, n);
-    return VL_OK;
+    return compare(e, cell, VL_EVAL_WRONG_PICTURE, &e->other, err);
 }
 
-/* The model's own distribution at the tile's rows and at their partners. */
-static vl_status load_teachers(evaluation *e, int64_t first, int64_t n, vl_error *err)
+/* What belongs to a tile: its rows are counted, and the model's distribution at their partners is made. */
+static vl_status on_tile(void *user, int64_t first, int64_t n, vl_error *err)
 {
-    const int32_t *next = vl_cache_get_tokens(e->cache)->next_id;
-    vl_tensor h = vl_tensor_rows(e->h, 0, n), targets = vl_tensor_rows(e->targets, 0, n);
+    evaluation *e = user;
     for (int64_t i = 0; i < n; i++) {
-        int64_t row = e->rows->row[first + i], partner = e->rows->partner[first + i];
-        e->host_targets[i] = next[row];
-        e->host_rows[i] = partner >= 0 ? partner : row;
+        int64_t partner = e->rows->partner[first + i];
+        e->partners[i] = partner >= 0 ? partner : e->rows->row[first + i];
         vl_tally_row(&e->result->tally, e->rows->group[first + i], e->rows->cluster[first + i], partner >= 0);
     }
-    VL_TRY(vl_device_write(e->device, &targets, e->host_targets, err));
-    if (e->rows->n_partners) {
-        VL_TRY(load_state(e, e->n_layers, e->host_rows, n, err));
-        VL_TRY(head_distribution(e, vl_tensor_rows(e->other, 0, n), vl_tensor_rows(e->other_lse, 0, n), h, err));
-    }
-    VL_TRY(load_state(e, e->n_layers, e->rows->row + first, n, err));
-    return head_distribution(e, vl_tensor_rows(e->teacher, 0, n), vl_tensor_rows(e->teacher_lse, 0, n), h, err);
+    e->log.progress.done = first + n;
+    if (!e->rows->n_partners)
+        return VL_OK;
+    vl_tensor h = vl_tensor_rows(e->u, 0, n);
+    VL_TRY(vl_loader_fetch(e->partner_states, &e->readout.loader, e->n_layers, e->partners, n, err));
+    VL_TRY(vl_device_write(e->device, &h, e->partner_states, err));
+    return vl_distribution_of(&e->other, e->head, h, err);
 }
 
-/* Members measure states of their own against a teacher that each makes for itself. */
-static bool is_mine(const evaluation *e, int64_t state)
-{
-    return state % vl_team_size(e->team) == vl_team_rank(e->team);
-}
-
-static vl_status run_tile(evaluation *e, int64_t first, int64_t n, vl_error *err)
-{
-    VL_TRY(load_teachers(e, first, n, err));
-    for (int64_t state = 0; state <= e->n_layers; state++) {
-        if (!is_mine(e, state))
-            continue;
-        VL_TRY(load_state(e, state, e->rows->row + first, n, err));
-        VL_TRY(measure(e, state, VL_EVAL_LOGIT, NULL, first, n, err));
-        VL_TRY(measure(e, state, VL_EVAL_TUNED, e->lens, first, n, err));
-        if (e->baseline)
-            VL_TRY(measure(e, state, VL_EVAL_BASELINE, e->baseline, first, n, err));
-    }
-    return VL_OK;
-}
-
-/* What the members of the team have measured, together. */
+/* What the processes of the team have measured, together. */
 static vl_status add_up(evaluation *e, vl_error *err)
 {
     VL_TRY(vl_tally_add_up(&e->result->tally, e->team, err));
@@ -198,15 +160,25 @@ static vl_status add_up(evaluation *e, vl_error *err)
     return VL_OK;
 }
 
-static vl_status run_tiles(evaluation *e, const vl_observer *observer, vl_error *err)
+static vl_status walk(evaluation *e, vl_error *err)
 {
-    for (int64_t first = 0; first < e->rows->n; first += e->capacity) {
-        int64_t n = e->rows->n - first < e->capacity ? e->rows->n - first : e->capacity;
-        VL_TRY(run_tile(e, first, n, err));
-        vl_progress progress = {"eval", "tokens", first + n, e->rows->n, NAN};
-        if (observer && observer->progress && observer->progress(observer->user, &progress))
-            return vl_fail(err, VL_ECANCELLED, "evaluation interrupted");
-    }
+    vl_sampler sampler = vl_sampler_in_order(&e->walked);
+    vl_walk walk = {.sampler = &sampler,
+                    .n_rows = e->rows->n,
+                    .scale = 1,
+                    .states = e->states,
+                    .n_states = e->n_mine,
+                    .teacher = &e->teacher,
+                    .teacher_state = e->n_layers,
+                    .n_adapters = e->result->has_baseline ? VL_EVAL_BASELINE + 1 : VL_EVAL_TUNED + 1,
+                    .tile = on_tile,
+                    .adapter = choose_adapter,
+                    .cell = on_cell,
+                    .user = e};
+    e->log.progress = (vl_progress){"eval", "tokens", 0, e->rows->n, (double)NAN};
+    VL_TRY(vl_readout_walk(&e->readout, &walk, err));
+    e->log.progress.done = e->rows->n;
+    VL_TRY(vl_log_poll(&e->log, err));
     return add_up(e, err);
 }
 
@@ -215,80 +187,89 @@ static void keep(char *to, size_t size, const char *text)
     snprintf(to, size, "%s", text ? text : "");
 }
 
-static vl_status check_lens(evaluation *e, const vl_lens *lens, const vl_eval_options *options,
-                            const vl_observer *observer, vl_error *err)
+/* Checks that a lens belongs to the cache, and puts it on the device. */
+static vl_status take_lens(evaluation *e, vl_eval_lens which, const vl_lens *lens, bool allow_other_model,
+                           vl_error *err)
 {
-    const vl_cache_info *info = vl_cache_get_info(e->cache);
+    const vl_cache_info *info = vl_cache_get_info(e->in->cache);
+    vl_head_info wanted = {.d_model = info->d_model, .n_layers = e->n_layers};
     bool warned = false;
-    VL_TRY(
-        vl_lens_check(lens, info->fingerprint, e->d, e->n_layers, options && options->allow_other_model, &warned, err));
-    if (warned && observer && observer->message && vl_team_rank(e->team) == 0)
-        observer->message(observer->user, 1, "the lens was fitted for another model: its fingerprint differs");
+    keep(wanted.fingerprint, sizeof wanted.fingerprint, info->fingerprint);
+    VL_TRY(vl_lens_check(lens, &wanted, allow_other_model, &warned, err));
+    if (warned && vl_team_rank(e->team) == 0)
+        vl_log_say(&e->log, 1, "the lens was fitted for another model: its fingerprint differs");
     e->result->other_model |= warned;
-    return VL_OK;
+    return vl_device_lens_new(&e->lens[which], lens, e->device, err);
 }
 
-static vl_status prepare(evaluation *e, const vl_config *config, const vl_eval_options *options,
-                         const vl_observer *observer, vl_error *err)
+/* What is known of the result before a row is looked at. */
+static void describe(vl_eval_result *r, const vl_eval_inputs *in)
 {
-    const vl_cache_info *info = vl_cache_get_info(e->cache);
-    const vl_lens_info *lens = vl_lens_get_info(e->lens);
-    vl_eval_result *r = e->result;
-    e->d = info->d_model;
-    e->v = info->vocab_size;
-    e->n_layers = info->n_states - 1;
+    const vl_cache_info *info = vl_cache_get_info(in->cache);
+    const vl_lens_info *lens = vl_lens_get_info(in->lens);
     r->has_pictures = info->n_images > 0;
-    r->n_layers = e->n_layers;
-    r->metrics = config->eval.metrics | 1u << VL_EVAL_KL;
-    r->heldout = config->eval.split == VL_SPLIT_HELDOUT;
-    r->bootstrap = (vl_bootstrap){config->eval.bootstrap, config->eval.seed};
+    r->n_layers = info->n_states - 1;
+    r->metrics = in->config->eval.metrics | 1u << VL_METRIC_KL;
+    r->heldout = in->config->eval.split == VL_SPLIT_HELDOUT;
+    r->bootstrap = (vl_bootstrap){in->config->eval.bootstrap, in->config->eval.seed};
     keep(r->model_id, sizeof r->model_id, info->model_id);
     keep(r->fingerprint, sizeof r->fingerprint, info->fingerprint);
     keep(r->lens_fingerprint, sizeof r->lens_fingerprint, lens->fingerprint);
     keep(r->lens_path, sizeof r->lens_path, lens->path);
     keep(r->cache_path, sizeof r->cache_path, info->path);
     keep(r->version, sizeof r->version, VLENS_VERSION);
-    VL_TRY(check_lens(e, e->lens, options, observer, err));
+}
+
+static vl_status prepare(evaluation *e, bool allow_other_model, vl_error *err)
+{
+    const vl_config *config = e->in->config;
+    int64_t v = vl_cache_get_info(e->in->cache)->vocab_size;
+    e->n_layers = e->result->n_layers;
+    VL_TRY(take_lens(e, VL_EVAL_TUNED, e->in->lens, allow_other_model, err));
     if (config->eval.baseline) {
-        VL_TRY(vl_lens_open(&e->baseline, config->eval.baseline, err));
-        VL_TRY(check_lens(e, e->baseline, options, observer, err));
-        r->has_baseline = true;
-        keep(r->baseline_path, sizeof r->baseline_path, config->eval.baseline);
+        VL_TRY(vl_lens_open(&e->baseline_file, config->eval.baseline, err));
+        VL_TRY(take_lens(e, VL_EVAL_BASELINE, e->baseline_file, allow_other_model, err));
+        e->result->has_baseline = true;
+        keep(e->result->baseline_path, sizeof e->result->baseline_path, config->eval.baseline);
     }
-    VL_TRY(vl_cache_head(&e->head, e->cache, e->device, config->precision, err));
-    e->capacity = TILE_ELEMENTS / e->v < 16 ? 16 : TILE_ELEMENTS / e->v;
+    VL_TRY(vl_cache_head(&e->head, e->in->cache, e->device, config->precision, err));
+    e->capacity = TILE_ELEMENTS / v < 16 ? 16 : TILE_ELEMENTS / v;
     e->capacity = e->capacity < 1024 ? e->capacity : 1024;
     return VL_OK;
 }
 
-vl_status vl_eval_run(vl_eval_result **out, const vl_config *config, vl_cache *cache, vl_lens *lens, vl_device *device,
-                      const vl_eval_options *options, const vl_observer *observer, vl_error *err)
+vl_status vl_eval_run(vl_eval_result **out, const vl_eval_inputs *inputs, const vl_eval_options *options,
+                      const vl_observer *observer, vl_error *err)
 {
     vl_eval_rows rows = {0};
-    evaluation e = {
-        .device = device, .cache = cache, .lens = lens, .rows = &rows, .team = options ? options->team : NULL};
+    evaluation e = {.in = inputs,
+                    .device = inputs->device,
+                    .rows = &rows,
+                    .team = options ? options->team : NULL,
+                    .log = {.observer = observer}};
     vl_status status = VL_OK;
     *out = NULL;
-    e.result = vl_calloc(1, sizeof *e.result);
-    if (!e.result)
+    vl_eval_result *r = e.result = vl_calloc(1, sizeof *e.result);
+    if (!r)
         return vl_fail_nomem(err, "evaluation");
-    VL_GOTO(prepare(&e, config, options, observer, err));
-    VL_GOTO(vl_eval_rows_select(&rows, config, cache, err));
-    e.result->wrong_rows = rows.n_partners;
-    VL_GOTO(vl_eval_identify(e.result, &(vl_eval_identity){config, cache, lens, e.baseline, &rows}, err));
+    describe(r, inputs);
+    VL_GOTO(prepare(&e, options && options->allow_other_model, err));
+    VL_GOTO(vl_eval_rows_select(&rows, inputs->config, inputs->cache, err));
+    r->wrong_rows = rows.n_partners;
+    VL_GOTO(vl_eval_identify(
+        r, &(vl_eval_identity){inputs->config, inputs->cache, inputs->lens, e.baseline_file, &rows}, err));
     e.capacity = e.capacity < rows.n ? e.capacity : rows.n;
-    VL_GOTO(evaluation_alloc(&e, vl_cache_get_info(cache)->dtype, err));
-    VL_GOTO(vl_tally_new(&e.result->tally, e.n_layers + 1, rows.n_clusters, err));
+    VL_GOTO(evaluation_alloc(&e, err));
+    VL_GOTO(vl_tally_new(&r->tally, e.n_layers + 1, rows.n_clusters, err));
     VL_GOTO(vl_depth_new(&e.depth, rows.n, e.n_layers + 1, err));
-    if (e.result->metrics & (1u << VL_EVAL_BIAS | 1u << VL_EVAL_ECE))
-        VL_GOTO(vl_pooled_new(&e.result->pooled, e.n_layers + 1, e.v, err));
-    VL_GOTO(run_tiles(&e, observer, err));
-    VL_GOTO(vl_eval_result_finish(e.result, err));
+    if (r->metrics & (1u << VL_METRIC_BIAS | 1u << VL_METRIC_ECE))
+        VL_GOTO(vl_pooled_new(&r->pooled, e.n_layers + 1, vl_head_get_info(e.head)->vocab_size, err));
+    VL_GOTO(walk(&e, err));
+    VL_GOTO(vl_eval_result_finish(r, err));
     *out = e.result;
     e.result = NULL;
 done:
     vl_eval_free(e.result);
-    vl_lens_close(e.baseline);
     evaluation_clear(&e);
     vl_eval_rows_clear(&rows);
     return status;

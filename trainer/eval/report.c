@@ -21,7 +21,7 @@ static void put_number(vl_str *out, double value, int width, int digits)
         vl_str_printf(out, "%*.*f", width, digits, value);
 }
 
-static bool shows(const vl_eval_result *r, vl_eval_metric metric)
+static bool shows(const vl_eval_result *r, vl_metric metric)
 {
     return r->metrics & 1u << metric;
 }
@@ -39,9 +39,9 @@ static void put_kl_header(vl_str *out, const vl_eval_result *r, int group)
         vl_str_printf(out, "  %-23s", "baseline - tuned [95 %]");
     if (info->wrong_picture_rows)
         vl_str_printf(out, " %9s", "wrong pic");
-    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_COLUMN_COUNT; m++)
+    for (vl_metric m = VL_METRIC_CE; m < VL_METRIC_COLUMNS; m++)
         if (shows(r, m))
-            vl_str_printf(out, " %7s", vl_eval_metric_name(m));
+            vl_str_printf(out, " %7s", vl_metric_name(m));
     vl_str_putc(out, '\n');
 }
 
@@ -72,9 +72,9 @@ static void put_state(vl_str *out, const vl_eval_result *r, int group, int64_t s
         put_gain(out, vl_eval_get_gain(r, group, state, VL_EVAL_BASELINE));
     if (r->group_info[group].wrong_picture_rows)
         put_number(out, vl_eval_get_cell(r, group, state, VL_EVAL_WRONG_PICTURE).kl.mean, 10, 4);
-    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_COLUMN_COUNT; m++)
+    for (vl_metric m = VL_METRIC_CE; m < VL_METRIC_COLUMNS; m++)
         if (shows(r, m))
-            put_number(out, tuned.metric[m], 8, m == VL_EVAL_RANK ? 1 : m >= VL_EVAL_BIAS ? 4 : 3);
+            put_number(out, tuned.metric[m], 8, m == VL_METRIC_RANK ? 1 : m >= VL_METRIC_BIAS ? 4 : 3);
     vl_str_putc(out, '\n');
 }
 
@@ -150,9 +150,9 @@ static json_t *cell_json(const vl_eval_result *r, int group, int64_t state, vl_e
     json_object_set_new(object, "kl", number(cell.kl.mean));
     json_object_set_new(object, "kl_low", number(cell.kl.low));
     json_object_set_new(object, "kl_high", number(cell.kl.high));
-    for (vl_eval_metric m = VL_EVAL_CE; m < VL_EVAL_COLUMN_COUNT; m++)
-        if (m < VL_EVAL_METRIC_COUNT || shows(r, m))
-            json_object_set_new(object, vl_eval_metric_name(m), number(cell.metric[m]));
+    for (vl_metric m = VL_METRIC_CE; m < VL_METRIC_COLUMNS; m++)
+        if (m < VL_METRIC_COUNT || shows(r, m))
+            json_object_set_new(object, vl_metric_name(m), number(cell.metric[m]));
     if (lens == VL_EVAL_LOGIT || lens == VL_EVAL_BASELINE)
         json_object_set_new(object, "minus_tuned", estimate_json(vl_eval_get_gain(r, group, state, lens)));
     return object;

@@ -10,7 +10,7 @@ const char *vl_eval_lens_name(vl_eval_lens lens)
     return names[lens];
 }
 
-const char *vl_eval_metric_name(vl_eval_metric metric)
+const char *vl_metric_name(vl_metric metric)
 {
     static const char *const names[] = {"kl", "ce", "entropy", "top1", "top5", "rank", "js", "tv", "bias", "ece"};
     return names[metric];
@@ -112,8 +112,8 @@ static void finish_cell(vl_eval_result *r, int g, int64_t state, vl_eval_lens le
         r->gain[at] = vl_bootstrap_estimate(sum, vl_tally_kl(t, state, VL_EVAL_TUNED, r->group[g]), rows, t->n_clusters,
                                             work->draws, r->bootstrap.resamples, work->scratch);
     if (lens != VL_EVAL_WRONG_PICTURE) {
-        r->cell[at].metric[VL_EVAL_BIAS] = vl_pooled_bias(&r->pooled, state, lens, r->group[g]);
-        r->cell[at].metric[VL_EVAL_ECE] = vl_pooled_ece(&r->pooled, state, lens, r->group[g]);
+        r->cell[at].metric[VL_METRIC_BIAS] = vl_pooled_bias(&r->pooled, state, lens, r->group[g]);
+        r->cell[at].metric[VL_METRIC_ECE] = vl_pooled_ece(&r->pooled, state, lens, r->group[g]);
     }
 }
 

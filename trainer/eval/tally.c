@@ -17,8 +17,8 @@ vl_status vl_tally_new(vl_tally *out, int64_t n_states, int64_t n_clusters, vl_e
     size_t cells = (size_t)n_states * VL_EVAL_LENS_COUNT * VL_GROUP_COUNT, clusters = (size_t)n_clusters;
     *out = (vl_tally){.n_states = n_states, .n_clusters = n_clusters};
     out->kl = vl_calloc(cells * clusters, sizeof(double));
-    out->metric = vl_calloc(cells * VL_EVAL_METRIC_COUNT, sizeof(double));
-    out->valid = vl_calloc(cells * VL_EVAL_METRIC_COUNT, sizeof(int64_t));
+    out->metric = vl_calloc(cells * VL_METRIC_COUNT, sizeof(double));
+    out->valid = vl_calloc(cells * VL_METRIC_COUNT, sizeof(int64_t));
     out->depth = vl_calloc(VL_EVAL_LENS_COUNT * VL_GROUP_COUNT * clusters, sizeof(double));
     out->rows = vl_calloc(VL_GROUP_COUNT * clusters, sizeof(int64_t));
     out->wrong = vl_calloc(VL_GROUP_COUNT * clusters, sizeof(int64_t));
@@ -54,18 +54,18 @@ void vl_tally_add(vl_tally *tally, int64_t state, vl_eval_lens lens, int group, 
         if (!vl_eval_group_holds(target, group))
             continue;
         size_t cell = cell_index(tally, state, lens, target);
-        tally->kl[cell * (size_t)tally->n_clusters + (size_t)cluster] += (double)metric[VL_EVAL_KL];
-        for (int m = 0; m < VL_EVAL_METRIC_COUNT; m++)
+        tally->kl[cell * (size_t)tally->n_clusters + (size_t)cluster] += (double)metric[VL_METRIC_KL];
+        for (int m = 0; m < VL_METRIC_COUNT; m++)
             if (!isnan(metric[m])) {
-                tally->metric[cell * VL_EVAL_METRIC_COUNT + (size_t)m] += (double)metric[m];
-                tally->valid[cell * VL_EVAL_METRIC_COUNT + (size_t)m]++;
+                tally->metric[cell * VL_METRIC_COUNT + (size_t)m] += (double)metric[m];
+                tally->valid[cell * VL_METRIC_COUNT + (size_t)m]++;
             }
     }
 }
 
 vl_status vl_tally_add_up(vl_tally *t, const vl_team *team, vl_error *err)
 {
-    int64_t cells = t->n_states * VL_EVAL_LENS_COUNT * VL_GROUP_COUNT, metrics = cells * VL_EVAL_METRIC_COUNT;
+    int64_t cells = t->n_states * VL_EVAL_LENS_COUNT * VL_GROUP_COUNT, metrics = cells * VL_METRIC_COUNT;
     vl_team_sum sums[] = {{t->kl, VL_F64, cells * t->n_clusters, 0, vl_team_size(team)},
                           {t->metric, VL_F64, metrics, 0, vl_team_size(team)},
                           {t->valid, VL_I64, metrics, 0, vl_team_size(team)}};
@@ -94,15 +94,15 @@ const double *vl_tally_kl(const vl_tally *tally, int64_t state, vl_eval_lens len
 vl_eval_cell vl_tally_cell(const vl_tally *tally, int64_t state, vl_eval_lens lens, int group)
 {
     vl_eval_cell cell = {.kl = {NAN, NAN, NAN}};
-    size_t at = cell_index(tally, state, lens, group) * VL_EVAL_METRIC_COUNT;
-    for (int m = 0; m < VL_EVAL_METRIC_COUNT; m++) {
+    size_t at = cell_index(tally, state, lens, group) * VL_METRIC_COUNT;
+    for (int m = 0; m < VL_METRIC_COUNT; m++) {
         int64_t valid = tally->valid[at + (size_t)m];
         cell.metric[m] = valid ? tally->metric[at + (size_t)m] / (double)valid : (double)NAN;
     }
-    for (int m = VL_EVAL_METRIC_COUNT; m < VL_EVAL_COLUMN_COUNT; m++)
+    for (int m = VL_METRIC_COUNT; m < VL_METRIC_COLUMNS; m++)
         cell.metric[m] = (double)NAN;
-    cell.rows = tally->valid[at + VL_EVAL_KL];
-    cell.kl.mean = cell.metric[VL_EVAL_KL];
+    cell.rows = tally->valid[at + VL_METRIC_KL];
+    cell.kl.mean = cell.metric[VL_METRIC_KL];
     return cell;
 }
 

@@ -10,7 +10,7 @@
 typedef struct vl_tally {
     int64_t n_states, n_clusters;
     double *kl;     /* [n_states, lenses, VL_GROUP_COUNT, n_clusters] sums of KL */
-    double *metric; /* [n_states, lenses, VL_GROUP_COUNT, VL_EVAL_METRIC_COUNT] sums */
+    double *metric; /* [n_states, lenses, VL_GROUP_COUNT, VL_METRIC_COUNT] sums */
     int64_t *valid; /* the same shape: rows that have that metric (there is not always a next token) */
     double *depth;  /* [lenses, VL_GROUP_COUNT, n_clusters] sums of prediction depths */
     int64_t *rows;  /* [VL_GROUP_COUNT, n_clusters] */
@@ -21,7 +21,7 @@ vl_status vl_tally_new(vl_tally *out, int64_t n_states, int64_t n_clusters, vl_e
 void vl_tally_clear(vl_tally *tally);
 /* Counts a row of finest group `group` once. */
 void vl_tally_row(vl_tally *tally, int group, int64_t cluster, bool has_partner);
-/* Adds one row's metrics [VL_EVAL_METRIC_COUNT] (NaN: not measured). */
+/* Adds one row's metrics [VL_METRIC_COUNT] (NaN: not measured). */
 void vl_tally_add(vl_tally *tally, int64_t state, vl_eval_lens lens, int group, int64_t cluster, const float *metric);
 /* Adds the prediction depth of one row (after the members of a team have added up: every member adds all rows). */
 void vl_tally_add_depth(vl_tally *tally, vl_eval_lens lens, int group, int64_t cluster, int64_t depth);

@@ -17,7 +17,7 @@ vl_status vl_causal_block_new(vl_causal_block *b, vl_head *head, const float *h,
     vl_device *device = vl_head_device(head);
     int64_t d = vl_head_get_info(head)->d_model;
     *b = (vl_causal_block){.device = device, .n = n, .d = d};
-    VL_TRY(vl_objective_new(&b->objective, device, head, VL_OBJECTIVE_KL, n, err));
+    VL_TRY(vl_objective_new(&b->objective, head, VL_LOSS_KL, n, err));
     VL_TRY(vl_tensor_new(&b->h, device, VL_F32, n, d, err));
     VL_TRY(vl_tensor_new(&b->delta, device, VL_F32, n, d, err));
     VL_TRY(vl_tensor_new(&b->ablated, device, VL_F32, n, d, err));
@@ -27,10 +27,7 @@ vl_status vl_causal_block_new(vl_causal_block *b, vl_head *head, const float *h,
     VL_TRY(vl_tensor_new(&b->slope, device, VL_F32, n, 1, err));
     VL_TRY(vl_tensor_new(&b->gradient, device, VL_F32, d, 1, err));
     VL_TRY(vl_tensor_new(&b->weight, device, VL_F32, 1, n, err));
-    VL_TRY(vl_tensor_new(&b->no_bias, device, VL_F32, 1, d, err));
     VL_TRY(vl_tensor_new(&b->bias_gradient, device, VL_F32, 1, d, err));
-    VL_TRY(vl_op_zero(device, b->no_bias, err));
-    b->no_bias = vl_tensor_1d(b->no_bias.data, VL_F32, d);
     b->bias_gradient = vl_tensor_1d(b->bias_gradient.data, VL_F32, d);
     b->host = vl_alloc((size_t)(n > d ? n : d), sizeof *b->host);
     if (!b->host)
@@ -46,8 +43,8 @@ vl_status vl_causal_block_new(vl_causal_block *b, vl_head *head, const float *h,
 
 void vl_causal_block_clear(vl_causal_block *b)
 {
-    vl_tensor *tensors[] = {&b->h,        &b->delta,  &b->ablated, &b->back,         &b->v, &b->share, &b->slope,
-                            &b->gradient, &b->weight, &b->no_bias, &b->bias_gradient};
+    vl_tensor *tensors[] = {&b->h,     &b->delta, &b->ablated,  &b->back,   &b->v,
+                            &b->share, &b->slope, &b->gradient, &b->weight, &b->bias_gradient};
     for (size_t i = 0; b->device && i < sizeof tensors / sizeof *tensors; i++)
         vl_device_free(b->device, tensors[i]->data);
     vl_objective_clear(&b->objective);
@@ -58,10 +55,9 @@ void vl_causal_block_clear(vl_causal_block *b)
 vl_status vl_causal_block_lens(vl_causal_block *b, const vl_adapter *adapter, vl_error *err)
 {
     b->adapter = *adapter;
-    if (!b->adapter.bias.data)
-        b->adapter.bias = b->no_bias;
-    VL_TRY(vl_adapter_apply(b->device, b->ablated, b->h, &b->adapter, false, err));
-    return vl_objective_teacher(&b->objective, b->ablated, err);
+    vl_tensor u;
+    VL_TRY(vl_adapter_apply(&u, b->device, b->ablated, b->h, &b->adapter, false, err));
+    return vl_objective_teacher(&b->objective, u, err);
 }
 
 /* ---- energy and gradient ----------------------------------------------------------------------------------- */

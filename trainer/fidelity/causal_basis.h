@@ -4,14 +4,13 @@
 #define VL_EVAL_CAUSAL_BASIS_H
 
 #include "trainer/base/rng.h"
-#include "trainer/fit/objective.h"
+#include "trainer/readout/objective.h"
 
 /* A lens on one block of rows of one state. */
 typedef struct vl_causal_block {
     vl_device *device;
     vl_objective objective;
     vl_adapter adapter; /* borrowed; no bias: the logit lens */
-    vl_tensor no_bias;  /* [D] of zeros */
     int64_t n, d;
     vl_tensor h, delta;         /* [n, D] states; what replaces them, minus them */
     vl_tensor ablated, back;    /* [n, D] work areas */

@@ -37,6 +37,7 @@ typedef struct fidelity_run {
     const vl_observer *observer;
     vl_fidelity *out;
     vl_fidelity_data data;
+    vl_device_lens *lens, *control; /* control may be NULL */
     vl_rng rng;
     int n_directions;
     double *basis;              /* [n_directions, D] */
@@ -53,6 +54,8 @@ typedef struct fidelity_run {
 
 static void run_clear(fidelity_run *run)
 {
+    vl_device_lens_free(run->lens);
+    vl_device_lens_free(run->control);
     vl_fidelity_data_clear(&run->data);
     vl_free(run->basis);
     vl_free(run->row_kl);
@@ -149,53 +152,66 @@ static double aitchison(const float *log_p, const float *lens, const float *lens
     return a > 0 && b > 0 ? cover / sqrt(a * b) : 0;
 }
 
-/* The lens' log-probabilities of rows [first, first + n) of host memory. */
-static vl_status lens_log(float *out, fidelity_run *run, vl_causal_block *block, const float *rows, int64_t n,
-                          vl_error *err)
+/* States of the walk below, and whose logarithms of probabilities they become. */
+enum { AS_LENS, AS_LENS_CHANGED, AS_MODEL, AS_MODEL_CHANGED, ALIGNED };
+
+typedef struct alignment {
+    fidelity_run *run;
+    const vl_adapter *lens;
+    float *log[ALIGNED]; /* [VL_FIDELITY_TILE, V] */
+} alignment;
+
+static vl_status choose_adapter(vl_adapter *out, void *user, const vl_readout_cell *cell, vl_error *err)
 {
-    vl_tensor h = vl_tensor_rows(block->ablated, 0, n), u = vl_tensor_rows(block->back, 0, n);
-    VL_TRY(vl_device_write(block->device, &h, rows, err));
-    VL_TRY(vl_adapter_apply(block->device, u, h, &block->adapter, false, err));
-    return vl_fidelity_log_probabilities(out, &run->data, u, err);
+    (void)err;
+    if (cell->state < AS_MODEL)
+        *out = *((alignment *)user)->lens;
+    return VL_OK;
 }
 
-static vl_status model_log(float *out, fidelity_run *run, vl_causal_block *block, const float *rows, int64_t n,
-                           vl_error *err)
+static vl_status align_cell(void *user, const vl_readout_cell *cell, vl_error *err)
 {
-    vl_tensor h = vl_tensor_rows(block->ablated, 0, n);
-    VL_TRY(vl_device_write(block->device, &h, rows, err));
-    return vl_fidelity_log_probabilities(out, &run->data, h, err);
+    alignment *a = user;
+    vl_fidelity_data *data = &a->run->data;
+    int64_t v = data->vocab_size;
+    float lse[VL_FIDELITY_TILE], *out = a->log[cell->state];
+    VL_TRY(vl_readout_distribution(&data->lens, &data->readout, cell, data->u, false, err));
+    vl_distribution d = vl_distribution_rows(&data->lens, cell->rows);
+    VL_TRY(vl_device_read(data->device, out, &d.logits, err));
+    VL_TRY(vl_device_read(data->device, lse, &d.lse, err));
+    for (int64_t i = 0; i < cell->rows; i++)
+        for (int64_t j = 0; j < v; j++)
+            out[i * v + j] -= lse[i];
+    for (int64_t i = 0; cell->state == AS_MODEL_CHANGED && i < cell->rows; i++)
+        a->run->alignment[data->sample_of[cell->first + i]] += aitchison(
+            a->log[AS_MODEL] + i * v, a->log[AS_LENS] + i * v, a->log[AS_LENS_CHANGED] + i * v, out + i * v, v);
+    return VL_OK;
 }
 
 /* With the whole basis ablated: does the model answer in the direction in which the lens moves? */
 static vl_status align(fidelity_run *run, int index, vl_causal_block *block, vl_error *err)
 {
     vl_fidelity_data *data = &run->data;
-    int64_t d = data->d, v = data->vocab_size;
-    float *log[4] = {NULL}; /* [tile, V]: the lens, the lens changed, the model, the model changed */
+    int64_t d = data->d;
+    alignment a = {.run = run, .lens = &block->adapter};
     float *ablated = vl_alloc((size_t)data->n_counted, (size_t)d * sizeof *ablated);
-    vl_status status = VL_OK;
-    for (int i = 0; i < 4; i++)
-        log[i] = vl_alloc(VL_FIDELITY_TILE, (size_t)v * sizeof(float));
-    if (!ablated || !log[0] || !log[1] || !log[2] || !log[3])
-        VL_GOTO(vl_fail_nomem(err, "fidelity"));
+    vl_status status = ablated ? VL_OK : vl_fail_nomem(err, "fidelity");
+    for (int i = 0; i < ALIGNED && status == VL_OK; i++) {
+        a.log[i] = vl_alloc(VL_FIDELITY_TILE, (size_t)data->vocab_size * sizeof(float));
+        status = a.log[i] ? VL_OK : vl_fail_nomem(err, "fidelity");
+    }
+    if (status != VL_OK)
+        goto done;
     VL_GOTO(vl_fidelity_change(run->row_kl, data, index, run->basis, run->n_directions, err));
     for (int64_t at = 0; at < data->n_counted * d; at += d)
         vl_fidelity_ablate(ablated + at, run->h + at, run->target + at, d, run->basis, run->n_directions);
     memset(run->alignment, 0, (size_t)data->n_samples * sizeof *run->alignment);
-    for (int64_t first = 0; first < data->n_counted; first += VL_FIDELITY_TILE) {
-        int64_t n = data->n_counted - first < VL_FIDELITY_TILE ? data->n_counted - first : VL_FIDELITY_TILE;
-        VL_GOTO(lens_log(log[0], run, block, run->h + first * d, n, err));
-        VL_GOTO(lens_log(log[1], run, block, ablated + first * d, n, err));
-        VL_GOTO(model_log(log[2], run, block, data->final_counted + first * d, n, err));
-        VL_GOTO(model_log(log[3], run, block, data->changed_final + first * d, n, err));
-        for (int64_t i = 0; i < n; i++)
-            run->alignment[data->sample_of[first + i]] +=
-                aitchison(log[2] + i * v, log[0] + i * v, log[1] + i * v, log[3] + i * v, v);
-    }
+    const float *states[ALIGNED] = {run->h, ablated, data->final_counted, data->changed_final};
+    vl_walk walk = {.n_states = ALIGNED, .adapter = choose_adapter, .cell = align_cell, .user = &a};
+    VL_GOTO(vl_fidelity_walk(data, states, &walk, err));
 done:
-    for (int i = 0; i < 4; i++)
-        vl_free(log[i]);
+    for (int i = 0; i < ALIGNED; i++)
+        vl_free(a.log[i]);
     vl_free(ablated);
     return status;
 }
@@ -224,39 +240,21 @@ static vl_status keep(fidelity_run *run, int index, vl_fidelity_lens lens, vl_er
 
 /* ---- all of it --------------------------------------------------------------------------------------------- */
 
-static vl_status upload(vl_tensor *out, vl_device *device, const float *values, int64_t rows, int64_t columns,
-                        vl_error *err)
-{
-    if (!values)
-        return VL_OK;
-    VL_TRY(vl_tensor_new(out, device, VL_F32, rows, columns, err));
-    return vl_device_write(device, out, values, err);
-}
-
 static vl_status run_lens(fidelity_run *run, int index, vl_fidelity_lens lens, vl_causal_block *block, vl_error *err)
 {
-    const vl_lens *source = lens == VL_FIDELITY_CONTROL ? run->in->control : run->in->lens;
+    vl_device_lens *source = lens == VL_FIDELITY_CONTROL ? run->control : run->lens;
     int64_t d = run->data.d, state = run->out->state[index];
-    vl_adapter adapter = {0};
-    vl_status status = VL_OK;
-    if (lens != VL_FIDELITY_LOGIT) {
-        VL_GOTO(upload(&adapter.weight, block->device, vl_lens_weight(source, state), d, d, err));
-        VL_GOTO(upload(&adapter.bias, block->device, vl_lens_bias(source, state), 1, d, err));
-        if (adapter.bias.data)
-            adapter.bias = vl_tensor_1d(adapter.bias.data, VL_F32, d);
-    }
-    VL_GOTO(vl_causal_block_lens(block, &adapter, err));
+    vl_adapter adapter = {.weight = {.data = NULL}};
+    if (lens != VL_FIDELITY_LOGIT)
+        VL_TRY(vl_device_lens_adapter(&adapter, source, state, err));
+    VL_TRY(vl_causal_block_lens(block, &adapter, err));
     if (lens == VL_FIDELITY_RANDOM)
         vl_random_basis(run->basis, run->n_directions, d, &run->rng);
     else
-        VL_GOTO(vl_causal_block_basis(run->basis, run->n_directions, block, &run->rng, err));
-    VL_GOTO(measure(run, index, block, err));
-    VL_GOTO(align(run, index, block, err));
-    VL_GOTO(keep(run, index, lens, err));
-done:
-    vl_device_free(block->device, adapter.weight.data);
-    vl_device_free(block->device, adapter.bias.data);
-    return status;
+        VL_TRY(vl_causal_block_basis(run->basis, run->n_directions, block, &run->rng, err));
+    VL_TRY(measure(run, index, block, err));
+    VL_TRY(align(run, index, block, err));
+    return keep(run, index, lens, err);
 }
 
 static vl_status run_state(fidelity_run *run, int index, vl_error *err)
@@ -313,12 +311,13 @@ static vl_status start(fidelity_run *run, vl_error *err)
     VL_TRY(vl_fidelity_data_new(&run->data, in, f->state, f->info.n_layers, err));
     const vl_head_info *head = vl_head_get_info(run->data.head);
     bool warned = false;
-    VL_TRY(
-        vl_lens_check(in->lens, head->fingerprint, head->d_model, head->n_layers, in->allow_other_model, &warned, err));
+    VL_TRY(vl_lens_check(in->lens, head, in->allow_other_model, &warned, err));
     f->info.other_model = warned;
     if (in->control)
-        VL_TRY(vl_lens_check(in->control, head->fingerprint, head->d_model, head->n_layers, in->allow_other_model,
-                             &warned, err));
+        VL_TRY(vl_lens_check(in->control, head, in->allow_other_model, &warned, err));
+    VL_TRY(vl_device_lens_new(&run->lens, in->lens, in->device, err));
+    if (in->control)
+        VL_TRY(vl_device_lens_new(&run->control, in->control, in->device, err));
     f->info.n_samples = run->data.n_samples;
     f->info.n_rows = run->data.n_counted;
     run->total = (int64_t)f->info.n_layers * (in->control ? 4 : 3) * run->n_directions;

@@ -144,11 +144,12 @@ static vl_status allocate(vl_fidelity_data *data, vl_error *err)
     if (!data->states || !data->target || !data->changed || !data->final_counted || !data->changed_final ||
         !data->host_metrics)
         return vl_fail_nomem(err, "states of the held-out samples");
-    VL_TRY(vl_tensor_new(&data->rows, data->device, VL_F32, VL_FIDELITY_TILE, data->d, err));
-    VL_TRY(vl_tensor_new(&data->logits, data->device, VL_F32, VL_FIDELITY_TILE, data->vocab_size, err));
-    VL_TRY(vl_tensor_new(&data->clean, data->device, VL_F32, VL_FIDELITY_TILE, data->vocab_size, err));
-    VL_TRY(vl_tensor_new(&data->lse, data->device, VL_F32, VL_FIDELITY_TILE, 1, err));
-    VL_TRY(vl_tensor_new(&data->clean_lse, data->device, VL_F32, VL_FIDELITY_TILE, 1, err));
+    vl_loader_source source = {.d_model = data->d, .capacity = VL_FIDELITY_TILE};
+    VL_TRY(vl_readout_new(&data->readout, data->head, data->device, &source, err));
+    VL_TRY(vl_rows_of_memory(&data->measured, data->n_counted, err));
+    VL_TRY(vl_distribution_new(&data->lens, data->head, VL_FIDELITY_TILE, err));
+    VL_TRY(vl_distribution_new(&data->clean, data->head, VL_FIDELITY_TILE, err));
+    VL_TRY(vl_tensor_new(&data->u, data->device, VL_F32, VL_FIDELITY_TILE, data->d, err));
     return vl_tensor_new(&data->metrics, data->device, VL_F32, VL_FIDELITY_TILE, VL_METRIC_COUNT, err);
 }
 
@@ -174,9 +175,14 @@ vl_status vl_fidelity_data_new(vl_fidelity_data *out, const vl_fidelity_inputs *
 
 void vl_fidelity_data_clear(vl_fidelity_data *data)
 {
-    vl_tensor *tensors[] = {&data->rows, &data->logits, &data->clean, &data->lse, &data->clean_lse, &data->metrics};
-    for (size_t i = 0; data->device && i < sizeof tensors / sizeof *tensors; i++)
-        vl_device_free(data->device, tensors[i]->data);
+    if (data->device) {
+        vl_distribution_clear(&data->lens, data->device);
+        vl_distribution_clear(&data->clean, data->device);
+        vl_device_free(data->device, data->u.data);
+        vl_device_free(data->device, data->metrics.data);
+    }
+    vl_readout_clear(&data->readout);
+    vl_rows_clear(&data->measured);
     for (int i = 0; i < data->n_samples; i++)
         vl_sequence_free(data->sequences[i]);
     vl_free(data->sequences);
@@ -259,33 +265,42 @@ void vl_fidelity_displacement(double *out, const float *h, const float *target, 
     }
 }
 
-static vl_status distribution(vl_fidelity_data *data, vl_tensor logits, vl_tensor lse, const float *rows, int64_t n,
-                              vl_error *err)
+vl_status vl_fidelity_walk(vl_fidelity_data *data, const float *const *states, vl_walk *walk, vl_error *err)
 {
-    vl_tensor h = vl_tensor_rows(data->rows, 0, n);
-    VL_TRY(vl_device_write(data->device, &h, rows, err));
-    VL_TRY(vl_head_logits(data->head, logits, h, err));
-    return vl_op_logsumexp(data->device, &(vl_logsumexp_args){.lse = lse, .logits = logits}, err);
+    static const int64_t numbers[] = {0, 1, 2, 3};
+    vl_sampler sampler = vl_sampler_in_order(&data->measured);
+    data->readout.loader.source.memory = states;
+    walk->sampler = &sampler;
+    walk->n_rows = data->n_counted;
+    walk->scale = 1;
+    walk->states = numbers;
+    return vl_readout_walk(&data->readout, walk, err);
+}
+
+typedef struct change {
+    vl_fidelity_data *data;
+    double *kl; /* [n_counted] */
+} change;
+
+static vl_status compare(void *user, const vl_readout_cell *cell, vl_error *err)
+{
+    change *to = user;
+    vl_fidelity_data *data = to->data;
+    VL_TRY(vl_readout_distribution(&data->lens, &data->readout, cell, data->u, false, err));
+    vl_comparison args = {&data->clean, &data->lens, data->metrics, {.data = NULL}, cell->rows};
+    VL_TRY(vl_distribution_compare(data->host_metrics, data->device, &args, err));
+    for (int64_t i = 0; i < cell->rows; i++)
+        to->kl[cell->first + i] = (double)data->host_metrics[i * VL_METRIC_COUNT + VL_METRIC_KL];
+    return VL_OK;
 }
 
 /* KL(clean || changed) of the measured rows. */
-static vl_status compare(double *kl, vl_fidelity_data *data, vl_error *err)
+static vl_status measure_change(double *kl, vl_fidelity_data *data, vl_error *err)
 {
-    for (int64_t first = 0; first < data->n_counted; first += VL_FIDELITY_TILE) {
-        int64_t n = data->n_counted - first < VL_FIDELITY_TILE ? data->n_counted - first : VL_FIDELITY_TILE;
-        vl_tensor logits = vl_tensor_rows(data->logits, 0, n), clean = vl_tensor_rows(data->clean, 0, n);
-        vl_tensor lse = vl_tensor_rows(data->lse, 0, n), clean_lse = vl_tensor_rows(data->clean_lse, 0, n);
-        vl_tensor metrics = vl_tensor_rows(data->metrics, 0, n);
-        VL_TRY(distribution(data, clean, clean_lse, data->final_counted + first * data->d, n, err));
-        VL_TRY(distribution(data, logits, lse, data->changed_final + first * data->d, n, err));
-        vl_metrics_args args = {
-            .out = metrics, .logits = logits, .lse = lse, .teacher_logits = clean, .teacher_lse = clean_lse};
-        VL_TRY(vl_op_metrics(data->device, &args, err));
-        VL_TRY(vl_device_read(data->device, data->host_metrics, &metrics, err));
-        for (int64_t i = 0; i < n; i++)
-            kl[first + i] = (double)data->host_metrics[i * VL_METRIC_COUNT + VL_METRIC_KL];
-    }
-    return VL_OK;
+    const float *states[] = {data->changed_final, data->final_counted};
+    vl_walk walk = {
+        .n_states = 1, .teacher = &data->clean, .teacher_state = 1, .cell = compare, .user = &(change){data, kl}};
+    return vl_fidelity_walk(data, states, &walk, err);
 }
 
 vl_status vl_fidelity_change(double *kl, vl_fidelity_data *data, int index, const double *basis, int n, vl_error *err)
@@ -303,25 +318,10 @@ vl_status vl_fidelity_change(double *kl, vl_fidelity_data *data, int index, cons
     }
     VL_GOTO(forward(data, start, (int)data->state[index], data->changed, err));
     vl_fidelity_gather(data->changed_final, data, data->changed);
-    VL_GOTO(compare(kl, data, err));
+    VL_GOTO(measure_change(kl, data, err));
 done:
     for (int s = 0; s < data->n_samples; s++)
         vl_device_free(data->device, start[s].data);
     vl_free(start);
     return status;
-}
-
-vl_status vl_fidelity_log_probabilities(float *out, vl_fidelity_data *data, vl_tensor rows, vl_error *err)
-{
-    int64_t n = rows.shape[0], v = data->vocab_size;
-    float lse[VL_FIDELITY_TILE];
-    vl_tensor logits = vl_tensor_rows(data->logits, 0, n), sums = vl_tensor_rows(data->lse, 0, n);
-    VL_TRY(vl_head_logits(data->head, logits, rows, err));
-    VL_TRY(vl_op_logsumexp(data->device, &(vl_logsumexp_args){.lse = sums, .logits = logits}, err));
-    VL_TRY(vl_device_read(data->device, out, &logits, err));
-    VL_TRY(vl_device_read(data->device, lse, &sums, err));
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < v; j++)
-            out[i * v + j] -= lse[i];
-    return VL_OK;
 }

@@ -1,12 +1,12 @@
-/* eval/fidelity_data.h - held-out sequences, their states, and what becomes of the model's prediction when a state is
- * changed. */
-#ifndef VL_EVAL_FIDELITY_DATA_H
-#define VL_EVAL_FIDELITY_DATA_H
+/* fidelity/fidelity_data.h - held-out sequences, their states, and what becomes of the model's prediction when a state
+ * is changed. */
+#ifndef VL_FIDELITY_DATA_H
+#define VL_FIDELITY_DATA_H
 
 #include <vlens/fidelity.h>
 
-#include "kernels/ops.h"
 #include "trainer/base/rng.h"
+#include "trainer/readout/readout.h"
 
 typedef struct vl_fidelity_data {
     vl_model *model;
@@ -28,7 +28,10 @@ typedef struct vl_fidelity_data {
     float *target;        /* [n_rows, D] of one state: what ablation puts in the place of a row */
     float *changed;       /* [n_rows, D] work area */
     float *changed_final; /* [n_counted, D] after the last vl_fidelity_change */
-    vl_tensor rows, logits, clean, lse, clean_lse, metrics; /* a tile's work areas */
+    vl_readout readout;   /* over the measured rows, in memory */
+    vl_rows measured;
+    vl_distribution lens, clean; /* of a tile */
+    vl_tensor u, metrics;
     float *host_metrics;
 } vl_fidelity_data;
 
@@ -53,8 +56,9 @@ void vl_fidelity_displacement(double *out, const float *h, const float *target, 
  * the model on from there, and leaves the final states in data->changed_final. kl [n_counted]: KL of the model's own
  * distribution from the changed one. */
 vl_status vl_fidelity_change(double *kl, vl_fidelity_data *data, int index, const double *basis, int n, vl_error *err);
-/* log-softmax of unembed(norm(rows)) for n rows (at most VL_FIDELITY_TILE), [n, V] into out in host memory. */
+/* Walks the measured rows over arrays `states` [walk->n_states] of [n_counted, D] in host memory, VL_FIDELITY_TILE rows
+ * at a time. Of the walk, teacher, adapters and consumer are the caller's. */
 enum { VL_FIDELITY_TILE = 64 };
-vl_status vl_fidelity_log_probabilities(float *out, vl_fidelity_data *data, vl_tensor rows, vl_error *err);
+vl_status vl_fidelity_walk(vl_fidelity_data *data, const float *const *states, vl_walk *walk, vl_error *err);
 
 #endif

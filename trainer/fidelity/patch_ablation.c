@@ -8,7 +8,7 @@
 #include "trainer/base/status.h"
 #include "trainer/data/samples.h"
 #include "trainer/fidelity/objects.h"
-#include "trainer/model/head.h"
+#include "trainer/readout/distribution.h"
 
 enum { BATCH = 16 };
 
@@ -26,8 +26,9 @@ typedef struct ablation_run {
     float *mean;              /* [D] of all patches */
     float *changed;           /* [T, D] of the longest */
     vl_head *head;
-    vl_tensor final_rows, logits; /* [BATCH, D], [BATCH, V] */
-    float *host_logits;           /* [BATCH, V] */
+    vl_tensor final_rows;    /* [BATCH, D] */
+    vl_distribution answers; /* BATCH rows */
+    float *host_logits;      /* [BATCH, V] */
     int64_t n, d, v;
     int n_layers, done, total;
 } ablation_run;
@@ -41,7 +42,7 @@ static void clear(ablation_run *run)
             vl_free(run->rows[i]);
     }
     vl_device_free(run->in->device, run->final_rows.data);
-    vl_device_free(run->in->device, run->logits.data);
+    vl_distribution_clear(&run->answers, run->in->device);
     vl_head_close(run->head);
     vl_objects_clear(&run->objects);
     vl_samples_clear(&run->list);
@@ -166,10 +167,11 @@ static vl_status forward(ablation_run *run, int64_t first, int n, const vl_tenso
 /* Logits [n, V] of the last rows of samples [first, first + n) into run->host_logits. */
 static vl_status read_logits(ablation_run *run, int64_t first, int n, vl_error *err)
 {
-    vl_tensor rows = vl_tensor_rows(run->final_rows, 0, n), logits = vl_tensor_rows(run->logits, 0, n);
+    vl_tensor rows = vl_tensor_rows(run->final_rows, 0, n);
     VL_TRY(vl_device_write(run->in->device, &rows, run->last + first * run->d, err));
-    VL_TRY(vl_head_logits(run->head, logits, rows, err));
-    return vl_device_read(run->in->device, run->host_logits, &logits, err);
+    VL_TRY(vl_distribution_of(&run->answers, run->head, rows, err));
+    vl_distribution answers = vl_distribution_rows(&run->answers, n);
+    return vl_device_read(run->in->device, run->host_logits, &answers.logits, err);
 }
 
 static int32_t first_token(const float *logits, int64_t v)
@@ -318,7 +320,7 @@ static vl_status start(ablation_run *run, vl_error *err)
     run->total = (int)((run->n + BATCH - 1) / BATCH) * (1 + VL_PATCH_VARIANTS);
     VL_TRY(vl_head_from_model(&run->head, run->in->model, err));
     VL_TRY(vl_tensor_new(&run->final_rows, run->in->device, VL_F32, BATCH, run->d, err));
-    VL_TRY(vl_tensor_new(&run->logits, run->in->device, VL_F32, BATCH, run->v, err));
+    VL_TRY(vl_distribution_new(&run->answers, run->head, BATCH, err));
     run->host_logits = vl_alloc(BATCH, (size_t)run->v * sizeof *run->host_logits);
     return run->host_logits ? VL_OK : vl_fail_nomem(err, "patch ablation");
 }

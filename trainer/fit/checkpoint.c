@@ -15,12 +15,22 @@ const char *const vl_fit_kinds[VL_FIT_KINDS] = {"adapter", "first", "second", "b
 
 enum { NAME_SIZE = VL_FIT_NAME, PER_LAYER = 12, TEXT_SIZE = 32 };
 
+void vl_fit_tensors(vl_adapter out[VL_FIT_KINDS], const vl_fit_layer *layer)
+{
+    const vl_optimizer_state *weight = &layer->weight_state, *bias = &layer->bias_state;
+    out[0] = layer->adapter;
+    out[1] = (vl_adapter){weight->exp_avg, bias->exp_avg};
+    out[2] = (vl_adapter){weight->exp_avg_sq, bias->exp_avg_sq};
+    out[3] = layer->best;
+}
+
 /* The tensors of the file as they are listed for writing. */
 typedef struct listing {
     vl_fit_session *session;
     vl_safetensors_entry *entries;
     char (*names)[NAME_SIZE];
-    void **copies; /* what was read from a device with memory of its own */
+    void **copies;                     /* what was read from a device with memory of its own */
+    double (*numbers)[VL_FIT_NUMBERS]; /* [n_trained] */
     size_t n;
 } listing;
 
@@ -75,19 +85,16 @@ static vl_status add_device(listing *l, const char *kind, int64_t layer, vl_tens
 
 static vl_status add_in_flight(listing *l, const vl_fit_layer *layer, vl_error *err)
 {
-    int64_t i = layer->index;
-    if (!(layer->numbers.started > 0) || layer->numbers.kept > 0)
+    vl_adapter tensors[VL_FIT_KINDS];
+    int kinds = isfinite(layer->progress.best_loss) ? VL_FIT_KINDS : VL_FIT_KINDS - 1;
+    if (layer->progress.phase == VL_FIT_NEW || layer->progress.phase == VL_FIT_DONE)
         return VL_OK;
-    VL_TRY(add_device(l, "adapter", i, layer->adapter.weight, err));
-    VL_TRY(add_device(l, "adapter", i, layer->adapter.bias, err));
-    VL_TRY(add_device(l, "first", i, layer->weight_state.first, err));
-    VL_TRY(add_device(l, "first", i, layer->bias_state.first, err));
-    VL_TRY(add_device(l, "second", i, layer->weight_state.second, err));
-    VL_TRY(add_device(l, "second", i, layer->bias_state.second, err));
-    if (!isfinite(layer->numbers.best_loss))
-        return VL_OK;
-    VL_TRY(add_device(l, "best", i, layer->best.weight, err));
-    return add_device(l, "best", i, layer->best.bias, err);
+    vl_fit_tensors(tensors, layer);
+    for (int k = 0; k < kinds; k++) {
+        VL_TRY(add_device(l, vl_fit_kinds[k], layer->index, tensors[k].weight, err));
+        VL_TRY(add_device(l, vl_fit_kinds[k], layer->index, tensors[k].bias, err));
+    }
+    return VL_OK;
 }
 
 /* What a checkpoint holds of a layer whose group has not come yet goes into the next one. */
@@ -95,7 +102,7 @@ static void add_resumed(listing *l, const vl_fit_layer *layer)
 {
     const vl_fit_session *s = l->session;
     int64_t file = s->resume ? s->resume->file_of[layer - s->layers] : -1;
-    if (file < 0 || layer->numbers.kept > 0)
+    if (file < 0 || layer->progress.phase == VL_FIT_DONE)
         return;
     for (int k = 0; k < 2 * VL_FIT_KINDS; k++) {
         char name[VL_FIT_NAME];
@@ -114,17 +121,19 @@ static vl_status list_all(listing *l, vl_error *err)
     l->entries = vl_calloc(most, sizeof *l->entries);
     l->names = vl_calloc(most, NAME_SIZE);
     l->copies = vl_calloc(most, sizeof *l->copies);
-    if (!l->entries || !l->names || !l->copies)
+    l->numbers = vl_alloc((size_t)s->n_trained, sizeof *l->numbers);
+    if (!l->entries || !l->names || !l->copies || !l->numbers)
         return vl_fail_nomem(err, "checkpoint");
     int64_t n;
-    const vl_fit_layer *group = vl_fit_group(s, &n);
+    const vl_fit_layer *flying = vl_fit_in_flight(s, &n);
     for (int64_t k = s->share.first; k < s->share.first + s->share.n; k++) {
         const vl_fit_layer *layer = &s->layers[k];
-        add_doubles(l, "numbers", layer->index, (const double *)&layer->numbers, VL_FIT_NUMBERS);
+        vl_fit_progress_pack(l->numbers[k], &layer->progress);
+        add_doubles(l, "numbers", layer->index, l->numbers[k], VL_FIT_NUMBERS);
         add_doubles(l, "history", layer->index, layer->history, s->plan.steps);
         add_host(l, "kept", layer->index, "weight", layer->kept_weight);
         add_host(l, "kept", layer->index, "bias", layer->kept_bias);
-        if (layer >= group && layer < group + n)
+        if (layer >= flying && layer < flying + n)
             VL_TRY(add_in_flight(l, layer, err));
         else
             add_resumed(l, layer);
@@ -148,6 +157,7 @@ done:
     for (size_t k = 0; l.copies && k < l.n; k++)
         vl_free(l.copies[k]);
     vl_free(l.copies);
+    vl_free(l.numbers);
     vl_free(l.names);
     vl_free(l.entries);
     return status;

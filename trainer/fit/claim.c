@@ -30,7 +30,7 @@ static vl_status claim(const vl_fit_session *s, const char *path, bool (*is_ours
                        "%s: was not written by vlens, or is damaged: choose another output; --fresh moves it aside",
                        path);
     VL_TRY(vl_move_aside(&to, path, err));
-    vl_notice_say(&s->notice, 1, "%s was not written by vlens, or is damaged: it is now %s", path, to);
+    vl_log_say(&s->log, 1, "%s was not written by vlens, or is damaged: it is now %s", path, to);
     vl_free(to);
     return VL_OK;
 }

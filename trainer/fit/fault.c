@@ -3,11 +3,10 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "trainer/base/half.h"
 #include "trainer/base/mem.h"
 #include "trainer/fit/session.h"
 
-enum { MOST_RETURNS = 5, CAUSE_SIZE = 160 };
+enum { MOST_ROLLBACKS = 5, CAUSE_SIZE = 160 };
 
 /* Twice the best loss, and so much more in nats that it is no noise on a loss near 0. */
 static const double RISE = 2.0, RISE_NATS = 0.01;
@@ -16,32 +15,22 @@ void vl_fit_note_bad_row(const vl_fit_session *s, vl_fit_layer *layer)
 {
     if (layer->bad_row >= 0)
         return;
-    for (int64_t r = 0; r < s->feeder.rows; r++)
+    for (int64_t r = 0; r < s->readout.loader.rows; r++)
         if (!isfinite(s->objective.host_loss[r])) {
-            layer->bad_row = vl_feeder_cache_row(&s->feeder, r);
+            layer->bad_row = vl_loader_cache_row(&s->readout.loader, r);
             return;
         }
 }
 
-static bool is_finite(const void *row, int64_t i, vl_dtype dtype)
-{
-    if (dtype == VL_F32)
-        return isfinite(((const float *)row)[i]);
-    uint16_t bits = ((const uint16_t *)row)[i];
-    return dtype == VL_BF16 ? isfinite(vl_bf16_to_f32(bits)) : isfinite(vl_f16_to_f32(bits));
-}
-
 static vl_status state_is_finite(bool *out, vl_fit_session *s, int64_t state, int64_t row, vl_error *err)
 {
-    const vl_cache_info *info = vl_cache_get_info(s->cache);
-    void *values = vl_alloc((size_t)info->d_model, vl_dtype_size(info->dtype));
+    float *values = vl_alloc((size_t)s->d_model, sizeof *values);
     if (!values)
         return vl_fail_nomem(err, "a row of states");
-    vl_reader_rest(s->feeder.reader);
-    vl_status status = vl_cache_read(values, s->cache, state, row, 1, err);
+    vl_status status = vl_loader_fetch(values, &s->readout.loader, state, &row, 1, err);
     *out = true;
-    for (int64_t i = 0; status == VL_OK && i < info->d_model; i++)
-        *out = *out && is_finite(values, i, info->dtype);
+    for (int64_t i = 0; status == VL_OK && i < s->d_model; i++)
+        *out = *out && isfinite(values[i]);
     vl_free(values);
     return status;
 }
@@ -70,29 +59,30 @@ static vl_status find_cause(char cause[CAUSE_SIZE], bool *data, vl_fit_session *
 /* Back to the best parameters, with a quarter of the rate. */
 static vl_status go_back(vl_fit_session *s, vl_fit_layer *layer, const char *why, vl_error *err)
 {
-    vl_fit_numbers *n = &layer->numbers;
-    VL_TRY(vl_fit_return_to_best(s, layer, err));
+    vl_fit_progress *n = &layer->progress;
+    VL_TRY(vl_fit_roll_back(s, layer, err));
     n->weight_rate *= 0.25;
     n->bias_rate *= 0.25;
-    n->returns++;
-    n->restart_step = (double)s->step;
-    vl_notice_say(&s->notice, 1,
-                  "layer %lld: %s at step %lld; it goes on from step %lld (loss %.4f) with a quarter of the rate",
-                  (long long)layer->index, why, (long long)s->step, (long long)n->best_step, n->best_loss);
+    n->rollbacks++;
+    n->restart_step = s->step;
+    vl_log_say(&s->log, 1,
+               "layer %lld: %s at step %lld; it goes on from step %lld (loss %.4f) with a quarter of the rate",
+               (long long)layer->index, why, (long long)s->step, (long long)n->best_step, n->best_loss);
     return VL_OK;
 }
 
 static bool can_go_back(const vl_fit_layer *layer)
 {
-    return layer->best.bias.data && isfinite(layer->numbers.best_loss) && layer->numbers.returns < MOST_RETURNS;
+    return layer->best.bias.data && isfinite(layer->progress.best_loss) && layer->progress.rollbacks < MOST_ROLLBACKS;
 }
 
 static void stop(vl_fit_session *s, vl_fit_layer *layer, const char *why, const char *cause)
 {
-    layer->numbers.stopped_step = (double)s->step;
-    vl_notice_say(&s->notice, 1,
-                  "layer %lld: %s at step %lld (%s); it stops at its last good parameters, the other layers go on",
-                  (long long)layer->index, why, (long long)s->step, cause);
+    layer->progress.stopped_step = s->step;
+    layer->progress.phase = VL_FIT_STOPPED;
+    vl_log_say(&s->log, 1,
+               "layer %lld: %s at step %lld (%s); it stops at its last good parameters, the other layers go on",
+               (long long)layer->index, why, (long long)s->step, cause);
 }
 
 vl_status vl_fit_handle_bad_step(vl_fit_session *s, vl_fit_layer *layer, double norm, vl_error *err)
@@ -109,7 +99,7 @@ vl_status vl_fit_handle_bad_step(vl_fit_session *s, vl_fit_layer *layer, double 
 
 vl_status vl_fit_handle_score(bool *usable, vl_fit_session *s, vl_fit_layer *layer, double loss, vl_error *err)
 {
-    vl_fit_numbers *n = &layer->numbers;
+    vl_fit_progress *n = &layer->progress;
     char cause[CAUSE_SIZE], why[100];
     bool data = false, has_best = isfinite(n->best_loss);
     *usable = isfinite(loss);
@@ -117,8 +107,8 @@ vl_status vl_fit_handle_score(bool *usable, vl_fit_session *s, vl_fit_layer *lay
         VL_TRY(find_cause(cause, &data, s, layer, err));
     if (!isfinite(loss) && (data || !has_best)) {
         if (s->step == 0)
-            vl_notice_say(&s->notice, 1, "layer %lld: validation loss %g (%s): nothing can be chosen by it",
-                          (long long)layer->index, loss, cause);
+            vl_log_say(&s->log, 1, "layer %lld: validation loss %g (%s): nothing can be chosen by it",
+                       (long long)layer->index, loss, cause);
         return VL_OK;
     }
     bool diverged = has_best && !(loss <= n->start_loss) && !(loss <= RISE * n->best_loss + RISE_NATS);
@@ -128,7 +118,7 @@ vl_status vl_fit_handle_score(bool *usable, vl_fit_session *s, vl_fit_layer *lay
     snprintf(why, sizeof why, "validation loss %.4f", loss);
     if (can_go_back(layer))
         return go_back(s, layer, why, err);
-    snprintf(cause, sizeof cause, "it diverged %d times", MOST_RETURNS + 1);
+    snprintf(cause, sizeof cause, "it diverged %d times", MOST_ROLLBACKS + 1);
     stop(s, layer, why, cause);
     return VL_OK;
 }

@@ -57,15 +57,12 @@ vl_status vl_fit_plan_memory(vl_fit_session *s, int64_t tile_rows, vl_error *err
                        "are left; lower fit.tile_tokens (now %lld)",
                        (fixed + need.adapters) / u, unit, usable > 0 ? usable / u : 0, (double)memory.total / u, unit,
                        (long long)tile_rows);
-    if (most < s->per_group) {
-        s->per_group = most;
-        s->n_groups = (s->n_trained + most - 1) / most;
-    }
-    double adapters = need.adapters * (double)s->per_group;
-    vl_notice_say(&s->notice, 0,
-                  "device memory: %.2f of %.2f %s: weights %.2f, states %.2f, adapters %.2f (%lld layers at once), "
-                  "tiles %.2f",
-                  (need.weights + fixed + adapters) / u, (double)memory.total / u, unit, need.weights / u,
-                  need.states / u, adapters / u, (long long)s->per_group, need.tiles / u);
+    s->at_once = most < s->at_once ? most : s->at_once;
+    double adapters = need.adapters * (double)s->at_once;
+    vl_log_say(&s->log, 0,
+               "device memory: %.2f of %.2f %s: weights %.2f, states %.2f, adapters %.2f (%lld layers at once), "
+               "tiles %.2f",
+               (need.weights + fixed + adapters) / u, (double)memory.total / u, unit, need.weights / u, need.states / u,
+               adapters / u, (long long)s->at_once, need.tiles / u);
     return VL_OK;
 }

@@ -48,7 +48,7 @@ vl_status vl_muon_step(const vl_optimizer_engine *e, const vl_optimizer_move *mo
     VL_TRY(vl_op_sgd(e->device,
                      &(vl_sgd_args){.parameter = spare,
                                     .gradient = move->gradient,
-                                    .momentum = move->state->first,
+                                    .momentum = move->state->exp_avg,
                                     .learning_rate = -1.0f,
                                     .momentum_factor = (float)e->rule.momentum,
                                     .gradient_scale = (float)move->scale,

@@ -105,10 +105,10 @@ static vl_status zeroed_like(vl_tensor *out, vl_device *device, vl_tensor like, 
 vl_status vl_optimizer_state_new(vl_optimizer_state *out, const vl_optimizer_engine *engine, vl_tensor parameter,
                                  vl_error *err)
 {
-    *out = (vl_optimizer_state){.first = {.data = NULL}};
-    vl_status status = zeroed_like(&out->first, engine->device, parameter, err);
+    *out = (vl_optimizer_state){.exp_avg = {.data = NULL}};
+    vl_status status = zeroed_like(&out->exp_avg, engine->device, parameter, err);
     if (status == VL_OK && uses_adam(&engine->rule, parameter))
-        status = zeroed_like(&out->second, engine->device, parameter, err);
+        status = zeroed_like(&out->exp_avg_sq, engine->device, parameter, err);
     if (status != VL_OK)
         vl_optimizer_state_clear(out, engine->device);
     return status;
@@ -116,9 +116,9 @@ vl_status vl_optimizer_state_new(vl_optimizer_state *out, const vl_optimizer_eng
 
 void vl_optimizer_state_clear(vl_optimizer_state *state, vl_device *device)
 {
-    vl_device_free(device, state->first.data);
-    vl_device_free(device, state->second.data);
-    *state = (vl_optimizer_state){.first = {.data = NULL}};
+    vl_device_free(device, state->exp_avg.data);
+    vl_device_free(device, state->exp_avg_sq.data);
+    *state = (vl_optimizer_state){.exp_avg = {.data = NULL}};
 }
 
 vl_status vl_optimizer_step(const vl_optimizer_engine *engine, const vl_optimizer_move *move, vl_error *err)
@@ -129,8 +129,8 @@ vl_status vl_optimizer_step(const vl_optimizer_engine *engine, const vl_optimize
         /* Kingma and Ba, "Adam", 2015, with the decoupled decay of Loshchilov and Hutter, 2019. */
         vl_adam_args args = {.parameter = move->parameter,
                              .gradient = move->gradient,
-                             .mean = move->state->first,
-                             .square = move->state->second,
+                             .mean = move->state->exp_avg,
+                             .square = move->state->exp_avg_sq,
                              .learning_rate = rate,
                              .beta1 = 0.9f,
                              .beta2 = 0.999f,
@@ -144,7 +144,7 @@ vl_status vl_optimizer_step(const vl_optimizer_engine *engine, const vl_optimize
         return vl_muon_step(engine, move, err);
     vl_sgd_args args = {.parameter = move->parameter,
                         .gradient = move->gradient,
-                        .momentum = move->state->first,
+                        .momentum = move->state->exp_avg,
                         .learning_rate = rate,
                         .momentum_factor = (float)rule->momentum,
                         .weight_decay = (float)rule->weight_decay,

@@ -31,8 +31,8 @@ vl_optimizer_rates vl_optimizer_rates_of(const vl_optimizer_rule *rule, double s
 
 /* What an optimiser remembers of one tensor; shaped like it. */
 typedef struct vl_optimizer_state {
-    vl_tensor first;  /* momentum, or Adam's mean */
-    vl_tensor second; /* Adam's square; NULL data where there is none */
+    vl_tensor exp_avg;    /* momentum, or Adam's mean of gradients */
+    vl_tensor exp_avg_sq; /* Adam's mean of their squares; NULL data where there is none */
 } vl_optimizer_state;
 
 typedef struct vl_optimizer_engine {

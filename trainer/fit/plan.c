@@ -1,4 +1,4 @@
-/* plan.c - selection of rows, class weights. The assignment of samples is in split.c, the walk in sampler.c. */
+/* plan.c - selection of rows, class weights. The assignment of samples is in split.c. */
 #include "trainer/fit/plan.h"
 
 #include <math.h>
@@ -59,7 +59,7 @@ static int by_first(const void *a, const void *b)
 }
 
 /* Keeps a random choice of whole runs with about `limit` rows. */
-static void thin(vl_part *part, int64_t limit, uint64_t seed)
+static void thin(vl_rows *part, int64_t limit, uint64_t seed)
 {
     int64_t total = 0, kept = 0, rows = 0;
     vl_rng rng;
@@ -80,7 +80,7 @@ static void thin(vl_part *part, int64_t limit, uint64_t seed)
 }
 
 /* Runs of `part`, evenly spread, with about `limit` rows. */
-static vl_status spread(vl_part *out, const vl_part *part, int64_t limit, vl_error *err)
+static vl_status spread(vl_rows *out, const vl_rows *part, int64_t limit, vl_error *err)
 {
     int64_t wanted = (limit + VL_RUN_ROWS - 1) / VL_RUN_ROWS;
     out->n_runs = part->n_runs < wanted ? part->n_runs : wanted;
@@ -94,7 +94,7 @@ static vl_status spread(vl_part *out, const vl_part *part, int64_t limit, vl_err
     return VL_OK;
 }
 
-static void weigh(vl_part *part, const selection *s)
+static void weigh(vl_rows *part, const selection *s)
 {
     double sum = 0;
     for (int64_t i = 0; i < part->n_runs; i++) {
@@ -109,7 +109,7 @@ static void weigh(vl_part *part, const selection *s)
             part->class_rows[c] ? s->class_weights[c] / sum * (double)part->n_rows / (double)part->class_rows[c] : 0;
 }
 
-static vl_status fill_part(vl_part *part, const selection *s, int64_t n_rows, enum part_id id, vl_error *err)
+static vl_status fill_part(vl_rows *part, const selection *s, int64_t n_rows, enum part_id id, vl_error *err)
 {
     part->n_runs = find_runs(NULL, s, n_rows, id);
     if (part->n_runs == 0)
@@ -126,7 +126,7 @@ static void digest_plan(vl_plan *plan)
     vl_sha256 hash;
     uint8_t digest[VL_SHA256_BYTES];
     vl_sha256_init(&hash);
-    const vl_part *parts[] = {&plan->train, &plan->validation};
+    const vl_rows *parts[] = {&plan->train, &plan->validation};
     for (int k = 0; k < 2; k++) {
         vl_sha256_update(&hash, parts[k]->runs, (size_t)parts[k]->n_runs * sizeof *parts[k]->runs);
         vl_sha256_update(&hash, parts[k]->weight, sizeof parts[k]->weight);
@@ -160,7 +160,7 @@ vl_status vl_plan_new(vl_plan *out, const vl_config *config, const vl_cache *cac
                    .assigned = assigned,
                    .class_weights = config->lens.class_weights,
                    .skip_positions = config->lens.skip_positions,
-                   .needs_target = config->lens.loss == VL_OBJECTIVE_CE};
+                   .needs_target = config->lens.loss == VL_LOSS_CE};
     VL_GOTO(fill_part(&out->train, &s, info->n_tokens, PART_TRAIN, err));
     VL_GOTO(fill_part(&out->validation, &s, info->n_tokens, PART_VALIDATION, err));
     thin(&out->validation, VL_VALIDATION_ROWS, (uint64_t)config->fit.seed);
@@ -184,8 +184,8 @@ done:
 
 void vl_plan_clear(vl_plan *plan)
 {
-    vl_free(plan->train.runs);
-    vl_free(plan->validation.runs);
-    vl_free(plan->probe.runs);
+    vl_rows_clear(&plan->train);
+    vl_rows_clear(&plan->validation);
+    vl_rows_clear(&plan->probe);
     *plan = (vl_plan){.steps = 0};
 }

@@ -38,7 +38,7 @@ vl_status vl_fit_result_new(vl_fit_result *result, int64_t n_layers, vl_error *e
 /* Mean objective over the last tenth of the steps that the layer took. */
 static double train_loss(const vl_fit_layer *layer)
 {
-    int64_t steps = (int64_t)layer->numbers.steps, count = (steps + 9) / 10;
+    int64_t steps = layer->progress.steps, count = (steps + 9) / 10;
     double sum = 0;
     for (int64_t k = steps - count; k < steps; k++)
         sum += layer->history[k];
@@ -47,7 +47,7 @@ static double train_loss(const vl_fit_layer *layer)
 
 static double kept_loss(const vl_fit_layer *layer)
 {
-    return isfinite(layer->numbers.best_loss) ? layer->numbers.best_loss : layer->numbers.last_loss;
+    return isfinite(layer->progress.best_loss) ? layer->progress.best_loss : layer->progress.last_loss;
 }
 
 vl_status vl_fit_fill_result(vl_fit_result *result, const vl_fit_session *s, vl_error *err)
@@ -61,7 +61,7 @@ vl_status vl_fit_fill_result(vl_fit_result *result, const vl_fit_session *s, vl_
         const vl_fit_layer *layer = &s->layers[k];
         result->train_kl[layer->index] = train_loss(layer);
         result->validation_kl[layer->index] = kept_loss(layer);
-        result->start_kl[layer->index] = layer->numbers.start_loss;
+        result->start_kl[layer->index] = layer->progress.start_loss;
     }
     return VL_OK;
 }
@@ -81,7 +81,7 @@ static json_t *by_class(const double *values)
     return object;
 }
 
-static json_t *rows_of(const vl_part *part)
+static json_t *rows_of(const vl_rows *part)
 {
     json_t *object = json_object();
     for (int c = 0; c < VL_CLASS_COUNT; c++)
@@ -94,7 +94,7 @@ static json_t *rows_of(const vl_part *part)
 static json_t *curve_of(const vl_fit_layer *layer)
 {
     json_t *steps = json_array(), *objective = json_array();
-    int64_t taken = (int64_t)layer->numbers.steps, points = taken < CURVE_POINTS ? taken : CURVE_POINTS;
+    int64_t taken = layer->progress.steps, points = taken < CURVE_POINTS ? taken : CURVE_POINTS;
     for (int64_t p = 0; p < points; p++) {
         int64_t first = p * taken / points, end = (p + 1) * taken / points;
         double sum = 0;
@@ -108,23 +108,22 @@ static json_t *curve_of(const vl_fit_layer *layer)
 
 static json_t *layer_metrics(const vl_fit_session *s, const vl_fit_layer *layer)
 {
-    const vl_fit_numbers *n = &layer->numbers;
+    const vl_fit_progress *n = &layer->progress;
     json_t *object = json_object();
     json_object_set_new(object, "layer", json_integer(layer->index));
     json_object_set_new(object, "start", number(n->start_loss));
     json_object_set_new(object, "train", number(train_loss(layer)));
     json_object_set_new(object, "validation", number(kept_loss(layer)));
     json_object_set_new(object, "validation_by_class", by_class(n->class_loss));
-    json_object_set_new(object, "best_step", number(n->best_step));
-    json_object_set_new(object, "steps", json_integer((json_int_t)n->steps));
-    json_object_set_new(object, "tokens", json_integer((json_int_t)n->steps * s->plan.tokens_per_step));
+    json_object_set_new(object, "best_step", n->best_step >= 0 ? json_integer(n->best_step) : json_null());
+    json_object_set_new(object, "steps", json_integer(n->steps));
+    json_object_set_new(object, "tokens", json_integer(n->steps * s->plan.tokens_per_step));
     json_object_set_new(object, "ridge", number(n->ridge));
     json_object_set_new(object, "learning_rate", number(n->weight_rate));
     json_object_set_new(object, "bias_learning_rate", number(n->bias_rate));
     json_object_set_new(object, "seconds", number(n->seconds));
-    json_object_set_new(object, "returns", json_integer((json_int_t)n->returns));
-    json_object_set_new(object, "stopped_step",
-                        n->stopped_step >= 0 ? json_integer((json_int_t)n->stopped_step) : json_null());
+    json_object_set_new(object, "returns", json_integer(n->rollbacks));
+    json_object_set_new(object, "stopped_step", n->stopped_step >= 0 ? json_integer(n->stopped_step) : json_null());
     json_object_set_new(object, "curve", curve_of(layer));
     return object;
 }

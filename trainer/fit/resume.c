@@ -1,6 +1,7 @@
 /* resume.c - checkpoints of earlier runs, read. Files stay open through the run: the layers in flight are many, and
  * each is read when its group comes. */
 #include <dirent.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,45 +165,57 @@ static vl_status missing(const vl_safetensors *file, const char *name, vl_error 
 }
 
 /* Whether `a` is of a later moment than `b`. */
-static bool is_further(const vl_fit_numbers *a, const vl_fit_numbers *b)
+static bool is_further(const vl_fit_progress *a, const vl_fit_progress *b)
 {
-    if (a->kept != b->kept)
-        return a->kept > b->kept;
+    if ((a->phase == VL_FIT_DONE) != (b->phase == VL_FIT_DONE))
+        return a->phase == VL_FIT_DONE;
     if (a->position != b->position)
         return a->position > b->position;
     if (a->validated != b->validated)
         return a->validated > b->validated;
-    return a->started > b->started;
+    return a->phase > b->phase;
 }
 
-static vl_status check_numbers(const vl_fit_session *s, const vl_safetensors *file, const vl_fit_numbers *n,
+/* What the file says of a layer; *found false where it says nothing. */
+static vl_status read_progress(vl_fit_progress *out, bool *found, const vl_fit_session *s, const vl_safetensors *file,
                                int64_t layer, vl_error *err)
 {
-    if (n->position >= 0 && n->position <= (double)s->plan.steps && n->steps >= 0 && n->steps <= n->position)
+    char name[VL_FIT_NAME];
+    double numbers[VL_FIT_NUMBERS];
+    snprintf(name, sizeof name, "numbers.%lld", (long long)layer);
+    const vl_weight_view *view = vl_safetensors_find(file, name);
+    *found = view != NULL;
+    if (!view)
         return VL_OK;
-    return vl_fail(err, VL_EFORMAT, "%s: layer %lld is at step %g and has taken %g, expected 0 to %lld",
-                   vl_safetensors_path(file), (long long)layer, n->position, n->steps, (long long)s->plan.steps);
+    if (view->raw || view->dtype != VL_F64 || view->bytes > sizeof numbers)
+        return vl_fail(err, VL_EFORMAT, "%s: %s has %zu bytes of %s, expected at most %zu of %s",
+                       vl_safetensors_path(file), name, view->bytes, view->dtype_name, sizeof numbers,
+                       vl_dtype_name(VL_F64));
+    memcpy(numbers, view->data, view->bytes);
+    if (!vl_fit_progress_unpack(out, numbers, (int64_t)(view->bytes / sizeof *numbers)))
+        return vl_fail(err, VL_EFORMAT, "%s: %s has %zu bytes, which no version wrote", vl_safetensors_path(file), name,
+                       view->bytes);
+    if (out->position >= 0 && out->position <= s->plan.steps && out->steps >= 0 && out->steps <= out->position)
+        return VL_OK;
+    return vl_fail(err, VL_EFORMAT, "%s: layer %lld is at step %lld and has taken %lld, expected 0 to %lld",
+                   vl_safetensors_path(file), (long long)layer, (long long)out->position, (long long)out->steps,
+                   (long long)s->plan.steps);
 }
 
-/* The numbers of a layer from the file where it is furthest. */
+/* The progress of a layer from the file where it is furthest. */
 static vl_status choose(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
-    char name[VL_FIT_NAME];
     vl_fit_resume *r = s->resume;
-    snprintf(name, sizeof name, "numbers.%lld", (long long)layer->index);
+    int64_t *chosen = &r->file_of[layer - s->layers];
     for (int64_t i = 0; i < r->n; i++) {
-        const vl_weight_view *view;
-        vl_fit_numbers numbers;
-        VL_TRY(find(&view, r->files[i], name, VL_F64, sizeof numbers, err));
-        if (!view)
+        vl_fit_progress progress;
+        bool found;
+        VL_TRY(read_progress(&progress, &found, s, r->files[i], layer->index, err));
+        if (!found || (*chosen >= 0 && !is_further(&progress, &layer->progress)))
             continue;
-        memcpy(&numbers, view->data, sizeof numbers);
-        VL_TRY(check_numbers(s, r->files[i], &numbers, layer->index, err));
-        if (r->file_of[layer - s->layers] >= 0 && !is_further(&numbers, &layer->numbers))
-            continue;
-        layer->numbers = numbers;
-        layer->followed = numbers.returns;
-        r->file_of[layer - s->layers] = i;
+        layer->progress = progress;
+        layer->followed = progress.rollbacks;
+        *chosen = i;
     }
     return VL_OK;
 }
@@ -246,7 +259,7 @@ static vl_status read_host(vl_fit_session *s, vl_fit_layer *layer, vl_error *err
         return missing(file, name, err);
     if (view)
         memcpy(layer->history, view->data, view->bytes);
-    if (!(layer->numbers.kept > 0))
+    if (layer->progress.phase != VL_FIT_DONE)
         return VL_OK;
     return read_kept(s, layer, file, err);
 }
@@ -278,15 +291,13 @@ static vl_status read_device(const vl_fit_session *s, const vl_safetensors *file
 vl_status vl_fit_resume_in_flight(vl_fit_session *s, const vl_fit_layer *layer, vl_error *err)
 {
     int64_t at = s->resume ? s->resume->file_of[layer - s->layers] : -1;
-    if (at < 0 || !(layer->numbers.started > 0))
+    if (at < 0 || layer->progress.phase == VL_FIT_NEW)
         return VL_OK;
     const vl_safetensors *file = s->resume->files[at];
-    const vl_adapter state[VL_FIT_KINDS] = {layer->adapter,
-                                            {layer->weight_state.first, layer->bias_state.first},
-                                            {layer->weight_state.second, layer->bias_state.second},
-                                            layer->best};
-    bool has_best = layer->numbers.best_loss - layer->numbers.best_loss == 0; /* finite */
-    for (int k = 0; k < (has_best ? VL_FIT_KINDS : VL_FIT_KINDS - 1); k++) {
+    int kinds = isfinite(layer->progress.best_loss) ? VL_FIT_KINDS : VL_FIT_KINDS - 1;
+    vl_adapter state[VL_FIT_KINDS];
+    vl_fit_tensors(state, layer);
+    for (int k = 0; k < kinds; k++) {
         VL_TRY(read_device(s, file, vl_fit_kinds[k], layer->index, state[k].weight, err));
         VL_TRY(read_device(s, file, vl_fit_kinds[k], layer->index, state[k].bias, err));
     }

@@ -2,7 +2,7 @@
 #ifndef VL_FIT_RIDGE_H
 #define VL_FIT_RIDGE_H
 
-#include "trainer/fit/feeder.h"
+#include "trainer/readout/readout.h"
 
 /* Weighted second moments of x = h - h0 (state i) and y = (h_L - h) - y0, over the rows that are no attention sinks.
  * h0 and y0 are rough means: what is summed in fp32 stays small beside its spread. */
@@ -16,10 +16,13 @@ typedef struct vl_moments {
     double *h0, *y0;             /* [D] */
 } vl_moments;
 
-/* One pass over `part` (two more over a sample of it). Rows at position 0 are left out, and rows whose norm, of the
- * state or of the final state, is above 50 times the median: attention sinks, whose size would drown all others.
- * Without `matrix` only the means are collected. */
-vl_status vl_moments_collect(vl_moments *out, vl_feeder *feeder, const vl_part *part, int64_t state, bool matrix,
+typedef struct vl_moments_args {
+    int64_t state, final_state;
+    bool matrix; /* else the means alone are collected */
+} vl_moments_args;
+/* One pass over `rows` (two more over a sample of them). Rows at position 0 are left out, and rows whose norm, of the
+ * state or of the final state, is above 50 times the median: attention sinks, whose size would drown all others. */
+vl_status vl_moments_collect(vl_moments *out, vl_readout *readout, const vl_rows *rows, const vl_moments_args *args,
                              vl_error *err);
 void vl_moments_clear(vl_moments *moments);
 

@@ -57,8 +57,8 @@ static vl_status try_lambda(search *s, double lambda, vl_error *err)
     double used = lambda;
     VL_TRY(vl_moments_solve(s->next.weight, s->next.bias, s->moments, &used, err));
     if (used > lambda)
-        vl_notice_say(&s->session->notice, 1, "layer %lld: second moments are singular at lambda %g, took %g",
-                      (long long)s->layer->index, lambda, used);
+        vl_log_say(&s->session->log, 1, "layer %lld: second moments are singular at lambda %g, took %g",
+                   (long long)s->layer->index, lambda, used);
     s->next.lambda = used;
     return score_next(s, err);
 }
@@ -113,8 +113,8 @@ static vl_status search_lambda(search *s, vl_error *err)
 static void set_rates(const vl_fit_session *s, vl_fit_layer *layer, double spread, double unexplained)
 {
     vl_optimizer_rates rates = vl_optimizer_rates_of(&s->optimizer.rule, spread, unexplained);
-    layer->numbers.weight_rate = rates.weight;
-    layer->numbers.bias_rate = rates.bias;
+    layer->progress.weight_rate = rates.weight;
+    layer->progress.bias_rate = rates.bias;
 }
 
 /* The start of one layer, and from the same sums its learning rates. */
@@ -126,10 +126,11 @@ static vl_status closed_form(vl_fit_session *s, vl_fit_layer *layer, vl_error *e
     search work = {.session = s, .layer = layer, .moments = &moments};
     VL_GOTO(candidate_new(&work.best, s->d_model, matrix, err));
     VL_GOTO(candidate_new(&work.next, s->d_model, matrix, err));
-    VL_GOTO(vl_moments_collect(&moments, &s->feeder, &s->plan.train, layer->index, matrix, err));
+    vl_moments_args sums = {layer->index, s->n_layers, matrix};
+    VL_GOTO(vl_moments_collect(&moments, &s->readout, &s->plan.train, &sums, err));
     if (matrix) {
         VL_GOTO(search_lambda(&work, err));
-        layer->numbers.ridge = work.best.lambda;
+        layer->progress.ridge = work.best.lambda;
     } else {
         VL_GOTO(vl_moments_solve(NULL, work.best.bias, &moments, &work.best.lambda, err));
     }
@@ -146,26 +147,26 @@ done:
     return status == VL_OK ? VL_OK : vl_error_prefix(err, status, "layer %lld: ", (long long)layer->index);
 }
 
-vl_status vl_fit_start_group(vl_fit_session *s, vl_error *err)
+vl_status vl_fit_start(vl_fit_session *s, vl_error *err)
 {
     int64_t n;
-    vl_fit_layer *layers = vl_fit_group(s, &n);
-    vl_progress outer = s->notice.progress;
+    vl_fit_layer *layers = vl_fit_in_flight(s, &n);
+    vl_progress outer = s->log.progress;
     bool needed = s->config->lens.init != VL_INIT_ZERO || s->config->fit.optimizer != VL_OPTIMIZER_SGD;
-    s->notice.progress = (vl_progress){.stage = "ridge", .unit = "layers", .total = n, .kl = NAN};
-    for (int64_t i = 0; i < n; i++, s->notice.progress.done++) {
+    s->log.progress = (vl_progress){.stage = "ridge", .unit = "layers", .total = n, .kl = NAN};
+    for (int64_t i = 0; i < n; i++, s->log.progress.done++) {
         double began = vl_clock();
-        if (layers[i].numbers.started > 0)
+        if (layers[i].progress.phase != VL_FIT_NEW)
             continue;
-        if (needed && vl_fit_is_leader(s))
+        if (needed && vl_fit_is_root(s))
             VL_TRY(closed_form(s, &layers[i], err));
         else
             set_rates(s, &layers[i], 1.0, 1.0);
-        layers[i].numbers.started = 1;
+        layers[i].progress.phase = VL_FIT_RUNNING;
         VL_TRY(vl_fit_follow(s, &layers[i], true, err));
-        layers[i].numbers.seconds += vl_clock() - began;
+        layers[i].progress.seconds += vl_clock() - began;
     }
-    vl_status status = needed ? vl_notice_poll(&s->notice, err) : VL_OK;
-    s->notice.progress = outer;
+    vl_status status = needed ? vl_log_poll(&s->log, err) : VL_OK;
+    s->log.progress = outer;
     return status;
 }

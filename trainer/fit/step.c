@@ -1,38 +1,20 @@
 /* step.c - one optimiser step of all layers in flight.
  *
- * Tiles are the outer loop and layers the inner one: the teacher's logits are the dearest thing that the layers have in
- * common, and are made once for all of them. Gradients of the tiles of a step add up. */
+ * The walk (readout/readout.h) has tiles outside and layers inside: the teacher's logits are the dearest thing that the
+ * layers have in common, and are made once for all of them. Gradients of the tiles of a step add up. */
 #include <math.h>
 
 #include "trainer/base/file.h"
+#include "trainer/base/mem.h"
 #include "trainer/fit/session.h"
 
-static vl_status layer_on_tile(vl_fit_session *s, vl_fit_layer *layer, bool fresh, int64_t next, vl_error *err)
-{
-    vl_objective_tile tile = {.row_weight = vl_feeder_row_weight(&s->feeder), .targets = vl_feeder_targets(&s->feeder)};
-    double began = vl_clock();
-    layer->gradient.fresh = fresh;
-    VL_TRY(vl_feeder_load(&tile.h, &s->feeder, layer->index, next, err));
-    VL_TRY(vl_objective_layer(&s->objective, &tile, &layer->adapter, &layer->gradient, err));
-    for (int64_t r = 0; r < s->feeder.rows; r++)
-        layer->step_loss += (double)s->feeder.weight[r] * (double)s->objective.host_loss[r];
-    if (!isfinite(layer->step_loss))
-        vl_fit_note_bad_row(s, layer);
-    layer->numbers.seconds += vl_clock() - began;
-    return VL_OK;
-}
-
-/* The first tile overwrites the gradient; without any tile it is zero. */
-static vl_status clear(vl_fit_session *s, vl_fit_layer *layer, bool gradient, vl_error *err)
-{
-    layer->step_loss = 0;
-    layer->bad_row = -1;
-    if (!gradient || !vl_fit_is_due(s, layer))
-        return VL_OK;
-    if (layer->gradient.weight.data)
-        VL_TRY(vl_op_zero(s->device, layer->gradient.weight, err));
-    return vl_op_zero(s->device, layer->gradient.bias, err);
-}
+typedef struct step {
+    vl_fit_session *session;
+    vl_fit_layer **layers; /* [n] those that take part */
+    int64_t n;
+    int64_t *states; /* [n] */
+    bool at_once;    /* a step is one tile: each layer moves as soon as it has been seen */
+} step;
 
 /* Norm of the gradient over matrix and bias. */
 static vl_status gradient_norm(double *out, vl_fit_session *s, const vl_fit_layer *layer, vl_error *err)
@@ -50,23 +32,23 @@ static vl_status update(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
     double norm, clip = s->optimizer.rule.clip;
     VL_TRY(gradient_norm(&norm, s, layer, err));
     if (!isfinite(norm) || !isfinite(layer->step_loss))
-        return vl_fit_is_leader(s) ? vl_fit_handle_bad_step(s, layer, norm, err) : VL_OK;
+        return vl_fit_is_root(s) ? vl_fit_handle_bad_step(s, layer, norm, err) : VL_OK;
     double scale = clip > 0 && norm > clip ? clip / norm : 1.0;
-    vl_optimizer_move move = {.step = s->step, .age = s->step - (int64_t)layer->numbers.restart_step, .scale = scale};
+    vl_optimizer_move move = {.step = s->step, .age = s->step - layer->progress.restart_step, .scale = scale};
     if (layer->adapter.weight.data) {
         move.parameter = layer->adapter.weight;
         move.gradient = layer->gradient.weight;
         move.state = &layer->weight_state;
-        move.rate = layer->numbers.weight_rate;
+        move.rate = layer->progress.weight_rate;
         VL_TRY(vl_optimizer_step(&s->optimizer, &move, err));
     }
     move.parameter = layer->adapter.bias;
     move.gradient = layer->gradient.bias;
     move.state = &layer->bias_state;
-    move.rate = layer->numbers.bias_rate;
+    move.rate = layer->progress.bias_rate;
     VL_TRY(vl_optimizer_step(&s->optimizer, &move, err));
     layer->history[s->step] = layer->step_loss;
-    layer->numbers.steps++;
+    layer->progress.steps++;
     return VL_OK;
 }
 
@@ -76,62 +58,102 @@ static vl_status finish_layer(vl_fit_session *s, vl_fit_layer *layer, vl_error *
     double began = vl_clock();
     VL_TRY(vl_fit_add_gradients(s, layer, err));
     VL_TRY(update(s, layer, err));
-    layer->numbers.position = (double)(s->step + 1);
+    layer->progress.position = s->step + 1;
     VL_TRY(vl_fit_follow(s, layer, false, err));
-    layer->numbers.seconds += vl_clock() - began;
+    layer->progress.seconds += vl_clock() - began;
     return VL_OK;
 }
 
-/* The state that layers [i, n) will need first. */
-static int64_t next_state(const vl_fit_session *s, const vl_fit_layer *layers, int64_t i, int64_t n)
+static vl_status choose_adapter(vl_adapter *out, void *user, const vl_readout_cell *cell, vl_error *err)
 {
-    while (i < n && !vl_fit_is_due(s, &layers[i]))
-        i++;
-    return i < n ? layers[i].index : VL_FEEDER_NEXT_TILE;
+    (void)err;
+    *out = ((step *)user)->layers[cell->index]->adapter;
+    return VL_OK;
 }
 
-/* Gradients, tile by tile, and the updates: at the end, or of each layer at once where they share a gradient. Nothing
- * is cancelled between the layers of a tile. */
-static vl_status walk_tiles(vl_fit_session *s, vl_fit_layer *layers, int64_t n, vl_error *err)
+/* One layer on one tile. The first tile overwrites the gradient. Nothing is cancelled between the layers of a tile. */
+static vl_status on_cell(void *user, const vl_readout_cell *cell, vl_error *err)
 {
-    int64_t first, rows, all = s->plan.tokens_per_step;
-    bool at_once = vl_fit_shares_gradient(s);
-    vl_fit_share_rows(s, &first, &rows);
-    if (rows < all)
-        vl_sampler_seek(&s->sampler, s->step * all + first);
-    for (int64_t i = 0; i < n; i++)
-        VL_TRY(clear(s, &layers[i], rows == 0, err));
-    for (int64_t done = 0; done < rows; done += s->feeder.rows) {
-        VL_TRY(vl_feeder_next(&s->feeder, &s->sampler, rows - done, 1.0 / (double)all, err));
-        VL_TRY(vl_fit_load_teacher(s, NULL, next_state(s, layers, 0, n), err));
-        for (int64_t i = 0; i < n; i++) {
-            if (!vl_fit_is_due(s, &layers[i]))
-                continue;
-            VL_TRY(layer_on_tile(s, &layers[i], done == 0, next_state(s, layers, i + 1, n), err));
-            if (at_once)
-                VL_TRY(finish_layer(s, &layers[i], err));
-        }
+    step *work = user;
+    vl_fit_session *s = work->session;
+    vl_fit_layer *layer = work->layers[cell->index];
+    const vl_loader *loader = &s->readout.loader;
+    vl_objective_tile tile = {cell->h, vl_loader_row_weight(loader), vl_loader_targets(loader)};
+    double began = vl_clock();
+    layer->gradient.fresh = cell->first == 0;
+    VL_TRY(vl_objective_layer(&s->objective, &tile, &cell->adapter, &layer->gradient, err));
+    for (int64_t r = 0; r < cell->rows; r++)
+        layer->step_loss += (double)loader->weight[r] * (double)s->objective.host_loss[r];
+    if (!isfinite(layer->step_loss))
+        vl_fit_note_bad_row(s, layer);
+    layer->progress.seconds += vl_clock() - began;
+    return work->at_once ? finish_layer(s, layer, err) : VL_OK;
+}
+
+/* The layers that take part, ready for a new gradient: zero where this process has no rows of the step. */
+static vl_status choose_layers(step *work, bool has_rows, vl_error *err)
+{
+    vl_fit_session *s = work->session;
+    int64_t n;
+    vl_fit_layer *layers = vl_fit_in_flight(s, &n);
+    work->layers = vl_alloc((size_t)n + 1, sizeof *work->layers);
+    work->states = vl_alloc((size_t)n + 1, sizeof *work->states);
+    if (!work->layers || !work->states)
+        return vl_fail_nomem(err, "layers of a step");
+    for (int64_t i = 0; i < n; i++) {
+        layers[i].step_loss = 0;
+        layers[i].bad_row = -1;
+        if (!vl_fit_is_due(s, &layers[i]))
+            continue;
+        if (!has_rows && layers[i].gradient.weight.data)
+            VL_TRY(vl_op_zero(s->device, layers[i].gradient.weight, err));
+        if (!has_rows)
+            VL_TRY(vl_op_zero(s->device, layers[i].gradient.bias, err));
+        work->states[work->n] = layers[i].index;
+        work->layers[work->n++] = &layers[i];
     }
-    for (int64_t i = 0; i < n && !at_once; i++)
-        if (vl_fit_is_due(s, &layers[i]))
-            VL_TRY(finish_layer(s, &layers[i], err));
     return VL_OK;
+}
+
+/* Mean loss of the layers that moved, for the progress line. */
+static double mean_loss(const step *work)
+{
+    double sum = 0;
+    int64_t n = 0;
+    for (int64_t i = 0; i < work->n; i++)
+        if (isfinite(work->layers[i]->step_loss)) {
+            sum += work->layers[i]->step_loss;
+            n++;
+        }
+    return n ? sum / (double)n : (double)NAN;
 }
 
 vl_status vl_fit_take_step(vl_fit_session *s, vl_error *err)
 {
-    int64_t n, active = 0;
-    vl_fit_layer *layers = vl_fit_group(s, &n);
-    double sum = 0;
-    VL_TRY(walk_tiles(s, layers, n, err));
-    for (int64_t i = 0; i < n; i++) {
-        if ((int64_t)layers[i].numbers.position != s->step + 1 || !isfinite(layers[i].step_loss))
-            continue;
-        sum += layers[i].step_loss;
-        active++;
-    }
-    s->step++;
-    s->notice.progress.done++;
-    s->notice.progress.kl = active ? sum / (double)active : (double)NAN;
-    return VL_OK;
+    int64_t first, rows, all = s->plan.tokens_per_step;
+    vl_status status = VL_OK;
+    step work = {.session = s, .at_once = vl_fit_shares_gradient(s)};
+    vl_fit_share_rows(s, &first, &rows);
+    if (rows < all)
+        vl_sampler_seek(&s->sampler, s->step * all + first);
+    VL_GOTO(choose_layers(&work, rows > 0, err));
+    vl_walk walk = {.sampler = &s->sampler,
+                    .n_rows = rows,
+                    .then = rows,
+                    .scale = 1.0 / (double)all,
+                    .states = work.states,
+                    .n_states = work.n,
+                    .teacher = vl_objective_needs_teacher(&s->objective) ? &s->objective.teacher : NULL,
+                    .teacher_state = s->n_layers,
+                    .adapter = choose_adapter,
+                    .cell = on_cell,
+                    .user = &work};
+    VL_GOTO(vl_readout_walk(&s->readout, &walk, err));
+    for (int64_t i = 0; i < work.n && !work.at_once; i++)
+        VL_GOTO(finish_layer(s, work.layers[i], err));
+    s->log.progress.kl = mean_loss(&work);
+done:
+    vl_free(work.layers);
+    vl_free(work.states);
+    return status;
 }

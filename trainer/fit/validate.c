@@ -6,15 +6,57 @@
 #include "trainer/base/mem.h"
 #include "trainer/fit/session.h"
 
-/* Adds the tile's losses of one layer to sums [VL_CLASS_COUNT]. */
-static vl_status score_tile(double *sums, vl_fit_session *s, vl_fit_layer *layer, int64_t next, vl_error *err)
+/* Ten times a run, or as often as it costs a tenth of a short run: a row that is looked at costs half of one that is
+ * trained on, which also has its way back. */
+static int64_t validate_every(const vl_fit_session *s)
 {
-    vl_objective_tile tile = {.targets = vl_feeder_targets(&s->feeder)};
-    VL_TRY(vl_feeder_load(&tile.h, &s->feeder, layer->index, next, err));
-    VL_TRY(vl_objective_layer(&s->objective, &tile, &layer->adapter, NULL, err));
-    for (int64_t r = 0; r < s->feeder.rows; r++)
-        sums[s->feeder.token_class[r]] += (double)s->objective.host_loss[r];
-    vl_fit_note_bad_row(s, layer);
+    const vl_plan *p = &s->plan;
+    int64_t often = p->steps / 10, cheap = 10 * p->validation.n_rows / (2 * p->tokens_per_step);
+    int64_t every = often > cheap ? often : cheap < p->steps ? cheap : p->steps;
+    if (s->config->fit.validate_every > 0)
+        every = s->config->fit.validate_every;
+    return every > 0 ? every : 1;
+}
+
+bool vl_fit_validation_is_due(const vl_fit_session *s)
+{
+    int64_t every = validate_every(s);
+    return s->plan.validation.n_rows > 0 && (s->step == s->plan.steps || s->step % every == 0);
+}
+
+typedef struct scoring {
+    vl_fit_session *session;
+    vl_fit_layer *const *layers; /* [n] */
+    vl_fit_score *out;           /* [n] sums of losses by class, on the way */
+    double rows[VL_CLASS_COUNT];
+} scoring;
+
+static vl_status count_rows(void *user, int64_t first, int64_t rows, vl_error *err)
+{
+    scoring *work = user;
+    (void)first;
+    (void)err;
+    for (int64_t r = 0; r < rows; r++)
+        work->rows[work->session->readout.loader.token_class[r]]++;
+    return VL_OK;
+}
+
+static vl_status choose_adapter(vl_adapter *out, void *user, const vl_readout_cell *cell, vl_error *err)
+{
+    (void)err;
+    *out = ((scoring *)user)->layers[cell->index]->adapter;
+    return VL_OK;
+}
+
+static vl_status on_cell(void *user, const vl_readout_cell *cell, vl_error *err)
+{
+    scoring *work = user;
+    vl_fit_session *s = work->session;
+    vl_objective_tile tile = {.h = cell->h, .targets = vl_loader_targets(&s->readout.loader)};
+    VL_TRY(vl_objective_layer(&s->objective, &tile, &cell->adapter, NULL, err));
+    for (int64_t r = 0; r < cell->rows; r++)
+        work->out[cell->index].by_class[s->readout.loader.token_class[r]] += (double)s->objective.host_loss[r];
+    vl_fit_note_bad_row(s, work->layers[cell->index]);
     return VL_OK;
 }
 
@@ -32,58 +74,55 @@ static void finish(vl_fit_score *score, const double *rows, const double *weight
     score->loss = total > 0 ? sum / total : (double)NAN;
 }
 
-vl_status vl_fit_load_teacher(vl_fit_session *s, const vl_part *whole, int64_t next, vl_error *err)
-{
-    vl_tensor teacher;
-    if (!vl_objective_needs_teacher(&s->objective) || (whole && s->teacher_of == whole))
-        return VL_OK;
-    s->teacher_of = NULL;
-    VL_TRY(vl_feeder_load(&teacher, &s->feeder, s->n_layers, next, err));
-    VL_TRY(vl_objective_teacher(&s->objective, teacher, err));
-    s->teacher_of = whole;
-    return VL_OK;
-}
-
 vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *s, vl_fit_layer *const *layers, int64_t n,
-                              const vl_part *part, vl_error *err)
+                              const vl_rows *rows, vl_error *err)
 {
-    vl_sampler sampler = vl_sampler_in_order(part);
-    double rows[VL_CLASS_COUNT] = {0};
+    vl_sampler sampler = vl_sampler_in_order(rows);
+    scoring work = {.session = s, .layers = layers, .out = out};
+    int64_t *states = vl_alloc((size_t)n + 1, sizeof *states);
+    if (!states)
+        return vl_fail_nomem(err, "validation");
     memset(out, 0, (size_t)n * sizeof *out);
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++) {
         layers[i]->bad_row = -1;
-    for (int64_t done = 0; done < part->n_rows && n > 0; done += s->feeder.rows) {
-        VL_TRY(vl_feeder_next(&s->feeder, &sampler, part->n_rows, 1.0, err));
-        VL_TRY(vl_fit_load_teacher(s, s->feeder.rows == part->n_rows ? part : NULL, layers[0]->index, err));
-        for (int64_t r = 0; r < s->feeder.rows; r++)
-            rows[s->feeder.token_class[r]]++;
-        for (int64_t i = 0; i < n; i++)
-            VL_TRY(
-                score_tile(out[i].by_class, s, layers[i], i + 1 < n ? layers[i + 1]->index : VL_FEEDER_NEXT_TILE, err));
+        states[i] = layers[i]->index;
     }
+    vl_walk walk = {.sampler = &sampler,
+                    .n_rows = rows->n_rows,
+                    .scale = 1.0,
+                    .states = states,
+                    .n_states = n,
+                    .teacher = vl_objective_needs_teacher(&s->objective) ? &s->objective.teacher : NULL,
+                    .teacher_state = s->n_layers,
+                    .tile = count_rows,
+                    .adapter = choose_adapter,
+                    .cell = on_cell,
+                    .user = &work};
+    vl_status status = vl_readout_walk(&s->readout, &walk, err);
     for (int64_t i = 0; i < n; i++)
-        finish(&out[i], rows, s->config->lens.class_weights);
-    return VL_OK;
+        finish(&out[i], work.rows, s->config->lens.class_weights);
+    vl_free(states);
+    return status;
 }
 
 static vl_status note(vl_fit_session *s, vl_fit_layer *layer, const vl_fit_score *score, vl_error *err)
 {
-    vl_fit_numbers *numbers = &layer->numbers;
-    numbers->last_loss = score->loss;
+    vl_fit_progress *progress = &layer->progress;
+    progress->last_loss = score->loss;
     if (s->step == 0)
-        numbers->start_loss = score->loss;
+        progress->start_loss = score->loss;
     bool usable;
     VL_TRY(vl_fit_handle_score(&usable, s, layer, score->loss, err));
     if (!layer->best.bias.data) {
-        memcpy(numbers->class_loss, score->by_class, sizeof numbers->class_loss);
+        memcpy(progress->class_loss, score->by_class, sizeof progress->class_loss);
         return VL_OK;
     }
-    if (!usable || numbers->best_loss <= score->loss)
+    if (!usable || progress->best_loss <= score->loss)
         return VL_OK;
-    numbers->best_loss = score->loss;
-    numbers->best_step = (double)s->step;
-    memcpy(numbers->class_loss, score->by_class, sizeof numbers->class_loss);
-    return vl_fit_remember_best(s, layer, err);
+    progress->best_loss = score->loss;
+    progress->best_step = s->step;
+    memcpy(progress->class_loss, score->by_class, sizeof progress->class_loss);
+    return vl_fit_keep_best(s, layer, err);
 }
 
 /* Scores layers [n] and notes what came out. */
@@ -96,9 +135,9 @@ static vl_status validate(vl_fit_session *s, vl_fit_layer *const *layers, int64_
     double began = vl_clock();
     VL_GOTO(vl_fit_score_layers(scores, s, layers, n, &s->plan.validation, err));
     for (int64_t i = 0; i < n; i++) {
-        layers[i]->numbers.seconds += (vl_clock() - began) / (double)n;
+        layers[i]->progress.seconds += (vl_clock() - began) / (double)n;
         VL_GOTO(note(s, layers[i], &scores[i], err));
-        layers[i]->numbers.validated = (double)s->step;
+        layers[i]->progress.validated = s->step;
     }
 done:
     vl_free(scores);
@@ -108,11 +147,11 @@ done:
 vl_status vl_fit_validate(vl_fit_session *s, vl_error *err)
 {
     int64_t n, due = 0;
-    vl_fit_layer *layers = vl_fit_group(s, &n), **chosen = vl_alloc((size_t)n + 1, sizeof *chosen);
+    vl_fit_layer *layers = vl_fit_in_flight(s, &n), **chosen = vl_alloc((size_t)n + 1, sizeof *chosen);
     if (!chosen)
         return vl_fail_nomem(err, "validation");
     for (int64_t i = 0; i < n; i++)
-        if (vl_fit_is_due(s, &layers[i]) && (int64_t)layers[i].numbers.validated != s->step)
+        if (vl_fit_is_due(s, &layers[i]) && layers[i].progress.validated != s->step)
             chosen[due++] = &layers[i];
     vl_status status = due > 0 ? validate(s, chosen, due, err) : VL_OK;
     vl_free(chosen);

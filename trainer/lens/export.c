@@ -26,7 +26,7 @@ vl_status vl_lens_export(const vl_lens *lens, const vl_export_options *options, 
     const vl_head *head = options->head;
     if (head) {
         const vl_head_info *info = vl_head_get_info(head);
-        VL_TRY(vl_lens_check(lens, info->fingerprint, info->d_model, info->n_layers, false, NULL, err));
+        VL_TRY(vl_lens_check(lens, info, false, NULL, err));
     }
     const vl_export_job job = {lens, options->path, options->dtype, head ? vl_head_get_source(head) : NULL};
     for (int i = 0; i < N_FORMATS; i++)
@@ -45,10 +45,9 @@ vl_status vl_export_narrow(const void **out, void **copy, const float *values, s
     uint16_t *bits = vl_alloc(n, sizeof *bits);
     if (!bits)
         return vl_fail_nomem(err, name);
+    vl_narrow(bits, values, dtype, n);
     for (size_t i = 0; i < n; i++) {
-        bits[i] = dtype == VL_BF16 ? vl_f32_to_bf16(values[i]) : vl_f32_to_f16(values[i]);
-        float back = dtype == VL_BF16 ? vl_bf16_to_f32(bits[i]) : vl_f16_to_f32(bits[i]);
-        if (isfinite(values[i]) && !isfinite(back)) {
+        if (isfinite(values[i]) && !isfinite(vl_widen_at(bits, dtype, i))) {
             vl_free(bits);
             return vl_fail(err, VL_EUNSUPPORTED, "%s holds %g, which %s cannot hold: export float32 or bfloat16", name,
                            (double)values[i], vl_dtype_name(dtype));

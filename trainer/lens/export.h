@@ -2,6 +2,8 @@
 #ifndef VL_EXPORT_EXPORT_H
 #define VL_EXPORT_EXPORT_H
 
+#include <vlens/export.h>
+
 #include "trainer/lens/lens.h"
 #include "trainer/model/head.h"
 

@@ -33,19 +33,6 @@ double *vl_imported_unknown(int64_t n)
     return list;
 }
 
-static void widen(float *out, const uint8_t *data, size_t n, vl_dtype dtype)
-{
-    if (dtype == VL_F32) {
-        memcpy(out, data, n * sizeof *out);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        uint16_t bits;
-        memcpy(&bits, data + 2 * i, sizeof bits);
-        out[i] = dtype == VL_BF16 ? vl_bf16_to_f32(bits) : vl_f16_to_f32(bits);
-    }
-}
-
 vl_status vl_imported_put(vl_imported *lens, const vl_imported_tensor *t, vl_error *err)
 {
     const char *kind = t->matrix ? "weight" : "bias";
@@ -67,7 +54,7 @@ vl_status vl_imported_put(vl_imported *lens, const vl_imported_tensor *t, vl_err
         return vl_fail(err, VL_EFORMAT, "%s: %lld.%s is there twice", t->where, (long long)t->layer, kind);
     if (!(*slot = vl_alloc_aligned(n, sizeof **slot)))
         return vl_fail_nomem(err, t->where);
-    widen(*slot, t->data, n, t->dtype);
+    vl_widen(*slot, t->data, t->dtype, n);
     for (size_t i = 0; i < n; i++)
         if ((*slot)[i] - (*slot)[i] != 0)
             return vl_fail(err, VL_EFORMAT, "%s: %lld.%s holds a value that is no number", t->where,
@@ -202,8 +189,7 @@ static vl_status import_own(const vl_import_options *options, bool *warned, vl_e
     vl_status status = VL_OK;
     const vl_head_info *head = vl_head_get_info(options->head);
     VL_TRY(vl_lens_open(&lens, options->path, err));
-    VL_GOTO(
-        vl_lens_check(lens, head->fingerprint, head->d_model, head->n_layers, options->allow_other_model, warned, err));
+    VL_GOTO(vl_lens_check(lens, head, options->allow_other_model, warned, err));
     vl_lens_describe(&content, lens);
     content.fingerprint = head->fingerprint;
     if (*warned)

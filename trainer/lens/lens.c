@@ -1,4 +1,4 @@
-/* lens.c - opening, checking and applying a lens. */
+/* lens.c - opening and checking a lens. */
 #include "trainer/lens/lens.h"
 
 #include <errno.h>
@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/ops.h"
 #include "trainer/base/file.h"
 #include "trainer/base/half.h"
 #include "trainer/base/json.h"
@@ -107,17 +106,10 @@ static const float *widen(float **slot, const vl_weight_view *view)
 {
     if (view->dtype == VL_F32 && view->aligned)
         return (const float *)(const void *)view->data;
-    size_t size = vl_dtype_size(view->dtype), n = view->bytes / size;
+    size_t n = view->bytes / vl_dtype_size(view->dtype);
     float *out = vl_alloc_aligned(n, sizeof *out);
-    for (size_t i = 0; out && i < n; i++) {
-        uint16_t bits = 0;
-        if (view->dtype == VL_F32) {
-            memcpy(&out[i], view->data + i * size, size);
-            continue;
-        }
-        memcpy(&bits, view->data + i * size, size);
-        out[i] = view->dtype == VL_BF16 ? vl_bf16_to_f32(bits) : vl_f16_to_f32(bits);
-    }
+    if (out)
+        vl_widen(out, view->data, view->dtype, n);
     return *slot = out;
 }
 
@@ -156,9 +148,7 @@ static vl_status read_tensors(vl_lens *lens, vl_error *err)
     lens->weight = vl_calloc(n, sizeof *lens->weight);
     lens->bias = vl_calloc(n, sizeof *lens->bias);
     lens->widened = vl_calloc(2 * n, sizeof *lens->widened);
-    lens->device_weight = vl_calloc(n, sizeof *lens->device_weight);
-    lens->device_bias = vl_calloc(n, sizeof *lens->device_bias);
-    if (!lens->weight || !lens->bias || !lens->widened || !lens->device_weight || !lens->device_bias)
+    if (!lens->weight || !lens->bias || !lens->widened)
         return vl_fail_nomem(err, lens->path);
     for (size_t k = 0; k < vl_safetensors_count(lens->file); k++)
         VL_TRY(read_tensor(lens, vl_safetensors_at(lens->file, k), err));
@@ -189,28 +179,15 @@ done:
     return status;
 }
 
-static void drop_device_copies(vl_lens *lens)
-{
-    for (int64_t i = 0; lens->device_weight && lens->device_bias && i < lens->info.n_layers; i++) {
-        vl_device_free(lens->device, lens->device_weight[i].data);
-        vl_device_free(lens->device, lens->device_bias[i].data);
-        lens->device_weight[i].data = lens->device_bias[i].data = NULL;
-    }
-}
-
 void vl_lens_close(vl_lens *lens)
 {
     if (!lens)
         return;
-    if (lens->device)
-        drop_device_copies(lens);
     for (int64_t k = 0; lens->widened && k < 2 * lens->info.n_layers; k++)
         vl_free(lens->widened[k]);
     vl_free(lens->widened);
     vl_free(lens->weight);
     vl_free(lens->bias);
-    vl_free(lens->device_weight);
-    vl_free(lens->device_bias);
     vl_free(lens->heldout_kl);
     vl_safetensors_close(lens->file);
     vl_free(lens->path);
@@ -254,21 +231,21 @@ void vl_lens_describe(vl_lens_content *out, const vl_lens *lens)
                              .heldout_kl = info->heldout_kl};
 }
 
-vl_status vl_lens_check(const vl_lens *lens, const char *fingerprint, int64_t d_model, int64_t n_layers,
-                        bool allow_other_model, bool *warned, vl_error *err)
+vl_status vl_lens_check(const vl_lens *lens, const vl_head_info *head, bool allow_other_model, bool *warned,
+                        vl_error *err)
 {
     const vl_lens_info *info = &lens->info;
     if (warned)
         *warned = false;
-    if (info->d_model != d_model || info->n_layers != n_layers)
+    if (info->d_model != head->d_model || info->n_layers != head->n_layers)
         return vl_fail(err, VL_EMISMATCH, "%s: made for %lld layers of width %lld, the model has %lld of width %lld",
-                       lens->path, (long long)info->n_layers, (long long)info->d_model, (long long)n_layers,
-                       (long long)d_model);
-    if (strcmp(info->fingerprint, fingerprint) == 0)
+                       lens->path, (long long)info->n_layers, (long long)info->d_model, (long long)head->n_layers,
+                       (long long)head->d_model);
+    if (strcmp(info->fingerprint, head->fingerprint) == 0)
         return VL_OK;
     if (!allow_other_model)
         return vl_fail(err, VL_EMISMATCH, "%s: made for the model with fingerprint %.64s, this one has %.64s",
-                       lens->path, info->fingerprint[0] ? info->fingerprint : "(none)", fingerprint);
+                       lens->path, info->fingerprint[0] ? info->fingerprint : "(none)", head->fingerprint);
     if (warned)
         *warned = true;
     return VL_OK;
@@ -291,43 +268,4 @@ vl_status vl_lens_check_config(const vl_lens *lens, const vl_config *config, uns
                    "%s: fitted with %s: \"%s\", the configuration says \"%s\"; set it back, or give the lens by --lens "
                    "to take it as it is",
                    lens->path, d.key, d.then, d.now);
-}
-
-static vl_status upload(vl_tensor *slot, vl_device *device, const float *values, int64_t rows, int64_t columns,
-                        vl_error *err)
-{
-    if (slot->data)
-        return VL_OK;
-    vl_tensor fresh;
-    VL_TRY(vl_tensor_new(&fresh, device, VL_F32, rows, columns, err));
-    vl_status status = vl_device_write(device, &fresh, values, err);
-    if (status == VL_OK)
-        *slot = fresh;
-    else
-        vl_device_free(device, fresh.data);
-    return status;
-}
-
-vl_status vl_lens_transform(vl_lens *lens, vl_device *device, int64_t layer, vl_tensor out, vl_tensor h, vl_error *err)
-{
-    int64_t d = lens->info.d_model;
-    if (layer < 0 || layer > lens->info.n_layers)
-        return vl_fail(err, VL_EINVAL, "%s: layer %lld, expected 0 to %lld", lens->path, (long long)layer,
-                       (long long)lens->info.n_layers);
-    if (layer == lens->info.n_layers || !lens->bias[layer])
-        return vl_op_cast(device, &(vl_cast_args){.out = out, .x = h}, err);
-    if (lens->device != device) {
-        if (lens->device)
-            drop_device_copies(lens);
-        lens->device = device;
-    }
-    vl_tensor *weight = &lens->device_weight[layer], *bias = &lens->device_bias[layer];
-    VL_TRY(upload(bias, device, lens->bias[layer], 1, d, err));
-    VL_TRY(vl_op_add(device, &(vl_add_args){.out = out, .x = h, .y = *bias, .scale = 1.0f}, err));
-    if (!lens->weight[layer])
-        return VL_OK;
-    VL_TRY(upload(weight, device, lens->weight[layer], d, d, err));
-    return vl_op_gemm(
-        device, &(vl_gemm_args){.out = out, .a = h, .b = *weight, .transpose_b = true, .alpha = 1.0f, .beta = 1.0f},
-        err);
 }

@@ -1,6 +1,7 @@
-/* fit/lens.h - a lens in memory and its file, as fit, eval and export share it. The file: docs/reference/formats.md. */
-#ifndef VL_FIT_LENS_H
-#define VL_FIT_LENS_H
+/* lens/lens.h - a lens in memory and its file, as fit, eval and export share it. The file: docs/reference/formats.md.
+ */
+#ifndef VL_LENS_LENS_H
+#define VL_LENS_LENS_H
 
 #include <vlens/lens.h>
 
@@ -10,12 +11,10 @@ struct vl_lens {
     vl_lens_info info; /* its texts are borrowed from `file` */
     vl_safetensors *file;
     char *path;
-    const float **weight;                   /* [n_layers] of [D, D], into the map or into `widened`; NULL: A = 0 */
-    const float **bias;                     /* [n_layers] of [D]; NULL: the layer was not trained */
-    float **widened;                        /* [2 * n_layers] what was stored in 16 bit, as f32 */
-    double *heldout_kl;                     /* [n_layers] */
-    vl_device *device;                      /* where the copies below lie: the lens is closed before it */
-    vl_tensor *device_weight, *device_bias; /* [n_layers], made when first used */
+    const float **weight; /* [n_layers] of [D, D], into the map or into `widened`; NULL: A = 0 */
+    const float **bias;   /* [n_layers] of [D]; NULL: the layer was not trained */
+    float **widened;      /* [2 * n_layers] what was stored in 16 bit, as f32 */
+    double *heldout_kl;   /* [n_layers] */
 };
 
 /* Everything that a lens file holds. Borrowed. */

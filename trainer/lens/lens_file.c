@@ -81,8 +81,8 @@ static void table_clear(table *t)
 static void *narrow(const float *x, size_t n, vl_dtype dtype)
 {
     uint16_t *out = vl_alloc(n, sizeof *out);
-    for (size_t i = 0; out && i < n; i++)
-        out[i] = dtype == VL_BF16 ? vl_f32_to_bf16(x[i]) : vl_f32_to_f16(x[i]);
+    if (out)
+        vl_narrow(out, x, dtype, n);
     return out;
 }
 

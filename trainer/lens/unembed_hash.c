@@ -19,16 +19,7 @@ typedef struct number {
 
 static float element(const vl_head_source *head, int64_t row, int64_t column)
 {
-    size_t size = vl_dtype_size(head->weight_dtype);
-    const uint8_t *p = (const uint8_t *)head->weight + ((size_t)row * (size_t)head->d_model + (size_t)column) * size;
-    float wide;
-    uint16_t bits;
-    if (head->weight_dtype == VL_F32) {
-        memcpy(&wide, p, sizeof wide);
-        return wide;
-    }
-    memcpy(&bits, p, sizeof bits);
-    return head->weight_dtype == VL_BF16 ? vl_bf16_to_f32(bits) : vl_f16_to_f32(bits);
+    return vl_widen_at(head->weight, head->weight_dtype, (size_t)row * (size_t)head->d_model + (size_t)column);
 }
 
 /* False where a value is not finite: NumPy then pads by other rules. */

@@ -47,21 +47,6 @@ vl_status vl_load_matrix(vl_matrix **out, const vl_scope *scope, const char *nam
     return make_matrix(out, scope, view, shape, err);
 }
 
-/* Stored numbers may lie at any address (a one-element bf16 tensor shifts all that follow it). */
-static void widen(float *out, const void *data, vl_dtype dtype, int64_t n)
-{
-    const char *bytes = data;
-    if (dtype == VL_F32) {
-        memcpy(out, bytes, (size_t)n * sizeof *out);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        uint16_t half;
-        memcpy(&half, bytes + 2 * i, 2);
-        out[i] = dtype == VL_BF16 ? vl_bf16_to_f32(half) : vl_f16_to_f32(half);
-    }
-}
-
 static vl_status upload(vl_tensor *out, vl_device *device, const void *data, vl_dtype dtype, vl_error *err)
 {
     int64_t n = out->shape[0] * (out->ndim == 2 ? out->shape[1] : 1);
@@ -69,7 +54,7 @@ static vl_status upload(vl_tensor *out, vl_device *device, const void *data, vl_
     float *wide = vl_alloc((size_t)n, sizeof *wide);
     if (!wide)
         return vl_fail_nomem(err, "weights");
-    widen(wide, data, dtype, n);
+    vl_widen(wide, data, dtype, (size_t)n);
     VL_GOTO(vl_device_alloc(device, &out->data, (size_t)n * sizeof *wide, err));
     VL_GOTO(vl_device_write(device, out, wide, err));
 done:

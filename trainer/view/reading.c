@@ -6,9 +6,9 @@
 
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
-#include "trainer/model/head.h"
+#include "trainer/readout/readout.h"
 
-enum { LENSES = 2, ROW_BLOCK = 64 };
+enum { LENSES = 2, TILE_ROWS = 64 };
 
 void vl_reading_free(vl_reading *r)
 {
@@ -77,144 +77,159 @@ const char *vl_reading_piece(const vl_reading *r, int32_t id)
     return id >= 0 && id < r->vocab_size && r->pieces[id] ? r->pieces[id] : "";
 }
 
-/* Device work areas for a block of positions. */
-typedef struct block_memory {
+/* A reading in the making: positions are the rows of the walk, states its states. */
+typedef struct maker {
+    vl_reading *r;
     vl_device *device;
-    vl_tensor h, u;                 /* [rows, D] */
-    vl_tensor logits, teacher;      /* [rows, V] */
-    vl_tensor lse, teacher_lse;     /* [rows] */
-    vl_tensor values, ids, metrics; /* [rows, k], [rows, k] i32, [rows, VL_METRIC_COUNT] */
+    vl_device_lens *lens; /* NULL: the logit lens alone */
+    vl_readout readout;
+    vl_rows rows;
+    int64_t *states;
+    vl_distribution q, teacher;
+    vl_tensor u, values, ids, metrics; /* [rows, D], [rows, k], [rows, k] i32, [rows, VL_METRIC_COUNT] */
     float *host_values, *host_lse, *host_metrics;
+    int32_t *host_ids;
     float *host_logits; /* [rows, V]; NULL where no token is followed through all cells */
-} block_memory;
+} maker;
 
-static void block_clear(block_memory *b)
+static void maker_clear(maker *m)
 {
-    vl_tensor *tensors[] = {&b->h,           &b->u,      &b->logits, &b->teacher, &b->lse,
-                            &b->teacher_lse, &b->values, &b->ids,    &b->metrics};
+    vl_tensor *tensors[] = {&m->u, &m->values, &m->ids, &m->metrics};
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
-        vl_device_free(b->device, tensors[i]->data);
-    vl_free(b->host_values);
-    vl_free(b->host_lse);
-    vl_free(b->host_metrics);
-    vl_free(b->host_logits);
+        vl_device_free(m->device, tensors[i]->data);
+    vl_distribution_clear(&m->q, m->device);
+    vl_distribution_clear(&m->teacher, m->device);
+    vl_readout_clear(&m->readout);
+    vl_rows_clear(&m->rows);
+    vl_device_lens_free(m->lens);
+    vl_free(m->states);
+    vl_free(m->host_values);
+    vl_free(m->host_lse);
+    vl_free(m->host_metrics);
+    vl_free(m->host_ids);
+    vl_free(m->host_logits);
 }
 
-static vl_status block_alloc(block_memory *b, const vl_reading *r, int64_t rows, vl_error *err)
+static vl_status maker_alloc(maker *m, const vl_reading_source *source, int64_t rows, vl_error *err)
 {
-    VL_TRY(vl_tensor_new(&b->h, b->device, VL_F32, rows, r->d, err));
-    VL_TRY(vl_tensor_new(&b->u, b->device, VL_F32, rows, r->d, err));
-    VL_TRY(vl_tensor_new(&b->logits, b->device, VL_F32, rows, r->vocab_size, err));
-    VL_TRY(vl_tensor_new(&b->teacher, b->device, VL_F32, rows, r->vocab_size, err));
-    VL_TRY(vl_tensor_new(&b->lse, b->device, VL_F32, rows, 1, err));
-    VL_TRY(vl_tensor_new(&b->teacher_lse, b->device, VL_F32, rows, 1, err));
-    VL_TRY(vl_tensor_new(&b->values, b->device, VL_F32, rows, r->k, err));
-    VL_TRY(vl_tensor_new(&b->ids, b->device, VL_I32, rows, r->k, err));
-    VL_TRY(vl_tensor_new(&b->metrics, b->device, VL_F32, rows, VL_METRIC_COUNT, err));
-    b->host_values = vl_alloc((size_t)(rows * r->k), sizeof(float));
-    b->host_lse = vl_alloc((size_t)rows, sizeof(float));
-    b->host_metrics = vl_alloc((size_t)rows, VL_METRIC_COUNT * sizeof(float));
+    const vl_reading *r = m->r;
     bool whole = r->n_tracked || r->trajectories;
-    if (whole)
-        b->host_logits = vl_alloc((size_t)rows * (size_t)r->vocab_size, sizeof(float));
-    return b->host_values && b->host_lse && b->host_metrics && (b->host_logits || !whole)
-               ? VL_OK
-               : vl_fail_nomem(err, "reading");
-}
-
-static vl_status distribution(block_memory *b, vl_head *head, vl_tensor logits, vl_tensor lse, vl_tensor x, int64_t n,
-                              vl_error *err)
-{
-    logits = vl_tensor_rows(logits, 0, n);
-    VL_TRY(vl_head_logits(head, logits, vl_tensor_rows(x, 0, n), err));
-    return vl_op_logsumexp(b->device, &(vl_logsumexp_args){.lse = vl_tensor_rows(lse, 0, n), .logits = logits}, err);
-}
-
-/* One state of a block of positions through one lens into the cells. */
-static vl_status read_cells(vl_reading *r, block_memory *b, int64_t state, bool tuned, int64_t first, int64_t n,
-                            vl_error *err)
-{
-    vl_tensor logits = vl_tensor_rows(b->logits, 0, n), lse = vl_tensor_rows(b->lse, 0, n);
-    vl_tensor values = vl_tensor_rows(b->values, 0, n), ids = vl_tensor_rows(b->ids, 0, n);
-    vl_tensor metrics = vl_tensor_rows(b->metrics, 0, n);
-    int32_t *host_ids = vl_alloc((size_t)(n * r->k), sizeof *host_ids);
-    vl_status status = VL_OK;
-    if (!host_ids)
+    vl_loader_source from = {source->cache, source->memory, r->d, rows, true};
+    VL_TRY(source->cache ? vl_rows_of_list(&m->rows, source->rows, r->n_positions, err)
+                         : vl_rows_of_memory(&m->rows, r->n_positions, err));
+    VL_TRY(vl_readout_new(&m->readout, source->head, m->device, &from, err));
+    VL_TRY(vl_distribution_new(&m->q, source->head, rows, err));
+    VL_TRY(vl_distribution_new(&m->teacher, source->head, rows, err));
+    VL_TRY(vl_tensor_new(&m->u, m->device, VL_F32, rows, r->d, err));
+    VL_TRY(vl_tensor_new(&m->values, m->device, VL_F32, rows, r->k, err));
+    VL_TRY(vl_tensor_new(&m->ids, m->device, VL_I32, rows, r->k, err));
+    VL_TRY(vl_tensor_new(&m->metrics, m->device, VL_F32, rows, VL_METRIC_COUNT, err));
+    m->states = vl_alloc((size_t)r->n_states, sizeof *m->states);
+    m->host_values = vl_alloc((size_t)(rows * r->k), sizeof(float));
+    m->host_lse = vl_alloc((size_t)rows, sizeof(float));
+    m->host_metrics = vl_alloc((size_t)rows, VL_METRIC_COUNT * sizeof(float));
+    m->host_ids = vl_alloc((size_t)(rows * r->k), sizeof(int32_t));
+    m->host_logits = whole ? vl_alloc((size_t)rows * (size_t)r->vocab_size, sizeof(float)) : NULL;
+    if (!m->states || !m->host_values || !m->host_lse || !m->host_metrics || !m->host_ids || (whole && !m->host_logits))
         return vl_fail_nomem(err, "reading");
-    VL_GOTO(vl_op_topk(b->device, &(vl_topk_args){.values = values, .ids = ids, .logits = logits}, err));
-    vl_metrics_args compare = {.out = metrics,
-                               .logits = logits,
-                               .lse = lse,
-                               .teacher_logits = vl_tensor_rows(b->teacher, 0, n),
-                               .teacher_lse = vl_tensor_rows(b->teacher_lse, 0, n)};
-    VL_GOTO(vl_op_metrics(b->device, &compare, err));
-    VL_GOTO(vl_device_read(b->device, b->host_values, &values, err));
-    VL_GOTO(vl_device_read(b->device, host_ids, &ids, err));
-    VL_GOTO(vl_device_read(b->device, b->host_lse, &lse, err));
-    VL_GOTO(vl_device_read(b->device, b->host_metrics, &metrics, err));
-    if (r->n_tracked)
-        VL_GOTO(vl_device_read(b->device, b->host_logits, &logits, err));
-    for (int64_t i = 0; i < n; i++) {
-        size_t cell = cell_of(r, first + i, state, tuned);
-        r->entropy[cell] = b->host_metrics[i * VL_METRIC_COUNT + VL_METRIC_ENTROPY];
-        r->kl[cell] = b->host_metrics[i * VL_METRIC_COUNT + VL_METRIC_KL];
-        for (int64_t j = 0; j < r->k; j++) {
-            r->ids[cell * (size_t)r->k + (size_t)j] = host_ids[i * r->k + j];
-            r->probability[cell * (size_t)r->k + (size_t)j] = expf(b->host_values[i * r->k + j] - b->host_lse[i]);
-        }
-        for (int64_t j = 0; j < r->n_tracked; j++)
-            r->tracked_probability[cell * (size_t)r->n_tracked + (size_t)j] =
-                expf(b->host_logits[i * r->vocab_size + r->tracked[j]] - b->host_lse[i]);
-    }
-done:
-    vl_free(host_ids);
-    return status;
+    for (int64_t i = 0; i < r->n_states; i++)
+        m->states[i] = i;
+    return VL_OK;
 }
 
-/* All states of one block of positions; the model's own distribution (the last state) first, as teacher. */
-static vl_status fill_block(vl_reading *r, block_memory *b, const vl_reading_source *source, vl_lens *lens,
-                            int64_t first, int64_t n, vl_error *err)
+static vl_status choose_adapter(vl_adapter *out, void *user, const vl_readout_cell *cell, vl_error *err)
 {
-    vl_tensor h = vl_tensor_rows(b->h, 0, n);
-    for (int64_t step = 0; step < r->n_states; step++) {
-        int64_t state = step == 0 ? r->n_states - 1 : step - 1;
-        const float *rows = source->state(source->user, state, err);
-        if (!rows)
-            return err ? err->status : VL_EIO;
-        VL_TRY(vl_device_write(b->device, &h, rows + first * r->d, err));
-        if (step == 0)
-            VL_TRY(distribution(b, source->head, b->teacher, b->teacher_lse, h, n, err));
-        VL_TRY(distribution(b, source->head, b->logits, b->lse, h, n, err));
-        VL_TRY(read_cells(r, b, state, false, first, n, err));
-        if (!lens)
-            continue;
-        VL_TRY(vl_lens_transform(lens, b->device, state, vl_tensor_rows(b->u, 0, n), h, err));
-        VL_TRY(distribution(b, source->head, b->logits, b->lse, b->u, n, err));
-        VL_TRY(read_cells(r, b, state, true, first, n, err));
+    maker *m = user;
+    return cell->which == 1 ? vl_device_lens_adapter(out, m->lens, cell->state, err) : VL_OK;
+}
+
+/* What was read of one row into its cell. */
+static void put_cell(maker *m, int64_t row, const vl_readout_cell *from)
+{
+    vl_reading *r = m->r;
+    const float *metrics = m->host_metrics + row * VL_METRIC_COUNT;
+    size_t cell = cell_of(r, from->first + row, from->state, from->which == 1), k = (size_t)r->k;
+    r->entropy[cell] = metrics[VL_METRIC_ENTROPY];
+    r->kl[cell] = metrics[VL_METRIC_KL];
+    for (size_t j = 0; j < k; j++) {
+        r->ids[cell * k + j] = m->host_ids[(size_t)row * k + j];
+        r->probability[cell * k + j] = expf(m->host_values[(size_t)row * k + j] - m->host_lse[row]);
     }
+    for (int64_t j = 0; j < r->n_tracked; j++)
+        r->tracked_probability[cell * (size_t)r->n_tracked + (size_t)j] =
+            expf(m->host_logits[row * r->vocab_size + r->tracked[j]] - m->host_lse[row]);
+}
+
+/* One state through one lens: `which` 0 is the logit lens, 1 the tuned one. */
+static vl_status on_cell(void *user, const vl_readout_cell *cell, vl_error *err)
+{
+    maker *m = user;
+    int64_t n = cell->rows;
+    vl_tensor values = vl_tensor_rows(m->values, 0, n), ids = vl_tensor_rows(m->ids, 0, n);
+    vl_distribution q = vl_distribution_rows(&m->q, n);
+    VL_TRY(vl_readout_distribution(&m->q, &m->readout, cell, m->u, false, err));
+    VL_TRY(vl_op_topk(m->device, &(vl_topk_args){.values = values, .ids = ids, .logits = q.logits}, err));
+    vl_comparison args = {&m->teacher, &m->q, m->metrics, {.data = NULL}, n};
+    VL_TRY(vl_distribution_compare(m->host_metrics, m->device, &args, err));
+    VL_TRY(vl_device_read(m->device, m->host_values, &values, err));
+    VL_TRY(vl_device_read(m->device, m->host_ids, &ids, err));
+    VL_TRY(vl_device_read(m->device, m->host_lse, &q.lse, err));
+    if (m->r->n_tracked)
+        VL_TRY(vl_device_read(m->device, m->host_logits, &q.logits, err));
+    for (int64_t i = 0; i < n; i++)
+        put_cell(m, i, cell);
     return VL_OK;
+}
+
+static vl_status start_trace(void *user, int64_t first, int64_t rows, vl_error *err)
+{
+    return vl_trajectories_start(((maker *)user)->r, first, rows, err);
+}
+
+static vl_status trace_adapter(vl_adapter *out, void *user, const vl_readout_cell *cell, vl_error *err)
+{
+    maker *m = user;
+    return m->lens ? vl_device_lens_adapter(out, m->lens, cell->state, err) : VL_OK;
 }
 
 /* A second time over the states, now that the tokens of interest are known. */
-static vl_status trace_block(vl_reading *r, block_memory *b, const vl_reading_source *source, vl_lens *lens,
-                             int64_t first, int64_t n, vl_error *err)
+static vl_status on_trace(void *user, const vl_readout_cell *cell, vl_error *err)
 {
-    vl_tensor h = vl_tensor_rows(b->h, 0, n), u = vl_tensor_rows(b->u, 0, n);
-    vl_tensor logits = vl_tensor_rows(b->logits, 0, n), lse = vl_tensor_rows(b->lse, 0, n);
-    VL_TRY(vl_trajectories_start(r, first, n, err));
-    for (int64_t state = 0; state < r->n_states; state++) {
-        const float *rows = source->state(source->user, state, err);
-        if (!rows)
-            return err ? err->status : VL_EIO;
-        VL_TRY(vl_device_write(b->device, &h, rows + first * r->d, err));
-        if (lens)
-            VL_TRY(vl_lens_transform(lens, b->device, state, u, h, err));
-        VL_TRY(distribution(b, source->head, b->logits, b->lse, lens ? u : h, n, err));
-        VL_TRY(vl_device_read(b->device, b->host_logits, &logits, err));
-        VL_TRY(vl_device_read(b->device, b->host_lse, &lse, err));
-        vl_trajectories_put(r, first, n, state, b->host_logits, b->host_lse);
-    }
+    maker *m = user;
+    vl_distribution q = vl_distribution_rows(&m->q, cell->rows);
+    VL_TRY(vl_readout_distribution(&m->q, &m->readout, cell, m->u, false, err));
+    VL_TRY(vl_device_read(m->device, m->host_logits, &q.logits, err));
+    VL_TRY(vl_device_read(m->device, m->host_lse, &q.lse, err));
+    vl_trajectories_put(m->r, cell->first, cell->rows, cell->state, m->host_logits, m->host_lse);
     return VL_OK;
+}
+
+/* All positions at all states: the cells, and the trajectories where they are asked for. */
+static vl_status walk(maker *m, vl_error *err)
+{
+    vl_sampler sampler = vl_sampler_in_order(&m->rows);
+    vl_walk cells = {.sampler = &sampler,
+                     .n_rows = m->r->n_positions,
+                     .scale = 1,
+                     .states = m->states,
+                     .n_states = m->r->n_states,
+                     .teacher = &m->teacher,
+                     .teacher_state = m->r->n_states - 1,
+                     .n_adapters = m->lens ? 2 : 1,
+                     .adapter = choose_adapter,
+                     .cell = on_cell,
+                     .user = m};
+    VL_TRY(vl_readout_walk(&m->readout, &cells, err));
+    if (!m->r->trajectories)
+        return VL_OK;
+    vl_walk trace = cells;
+    sampler = vl_sampler_in_order(&m->rows);
+    trace.teacher = NULL;
+    trace.n_adapters = 1;
+    trace.tile = start_trace;
+    trace.adapter = trace_adapter;
+    trace.cell = on_trace;
+    return vl_readout_walk(&m->readout, &trace, err);
 }
 
 static vl_status keep_piece(vl_reading *r, const vl_reading_source *source, int32_t id, vl_error *err)
@@ -251,8 +266,7 @@ static vl_status keep_pieces(vl_reading *r, const vl_reading_source *source, vl_
 vl_status vl_reading_fill(vl_reading *r, const vl_reading_source *source, const vl_reading_options *options,
                           vl_error *err)
 {
-    block_memory block = {.device = vl_head_device(source->head)};
-    int64_t rows = r->n_positions < ROW_BLOCK ? r->n_positions : ROW_BLOCK;
+    maker m = {.r = r, .device = vl_head_device(source->head)};
     vl_status status = VL_OK;
     VL_GOTO(vl_reading_track(r, source, options, err));
     if (options->trajectories) {
@@ -260,15 +274,12 @@ vl_status vl_reading_fill(vl_reading *r, const vl_reading_source *source, const 
         if (!r->trajectories)
             VL_GOTO(vl_fail_nomem(err, "reading"));
     }
-    VL_GOTO(block_alloc(&block, r, rows, err));
-    for (int64_t first = 0; first < r->n_positions; first += rows) {
-        int64_t n = r->n_positions - first < rows ? r->n_positions - first : rows;
-        VL_GOTO(fill_block(r, &block, source, options->lens, first, n, err));
-        if (r->trajectories)
-            VL_GOTO(trace_block(r, &block, source, options->lens, first, n, err));
-    }
+    if (options->lens)
+        VL_GOTO(vl_device_lens_new(&m.lens, options->lens, m.device, err));
+    VL_GOTO(maker_alloc(&m, source, r->n_positions < TILE_ROWS ? r->n_positions : TILE_ROWS, err));
+    VL_GOTO(walk(&m, err));
     VL_GOTO(keep_pieces(r, source, err));
 done:
-    block_clear(&block);
+    maker_clear(&m);
     return status;
 }

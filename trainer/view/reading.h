@@ -4,7 +4,6 @@
 
 #include <vlens/view.h>
 
-#include "kernels/ops.h"
 #include "trainer/base/str.h"
 #include "trainer/view/attention.h"
 #include "trainer/view/picture.h"
@@ -36,11 +35,13 @@ struct vl_reading {
     char **pieces;                 /* [vocab_size], NULL where the token does not occur */
 };
 
-/* Where rows come from while a reading is made: state `state` of all positions, [n_positions, D] f32. */
+/* Where a reading comes from while it is made. */
 typedef struct vl_reading_source {
     vl_head *head;
-    const float *(*state)(void *user, int64_t state, vl_error *err); /* host memory, NULL on failure */
-    const char *(*piece)(void *user, int32_t id);                    /* NULL where unknown */
+    vl_cache *cache; /* rows[n_positions] of it; or NULL: */
+    const int64_t *rows;
+    const float *const *memory;                   /* [n_states] of [n_positions, D] on the host */
+    const char *(*piece)(void *user, int32_t id); /* NULL where unknown */
     void *user;
 } vl_reading_source;
 

@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "trainer/base/half.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
 #include "trainer/model/head.h"
@@ -24,8 +23,7 @@ static vl_status start(vl_reading *r, const vl_head_info *head, int64_t n_rows, 
     r->n_parts = 1;
     bool warned = false;
     if (options->lens)
-        VL_TRY(vl_lens_check(options->lens, head->fingerprint, head->d_model, head->n_layers,
-                             options->allow_other_model, &warned, err));
+        VL_TRY(vl_lens_check(options->lens, head, options->allow_other_model, &warned, err));
     if (warned)
         snprintf(r->warning, sizeof r->warning, "the lens was fitted for another model (fingerprints differ)");
     r->positions = vl_calloc((size_t)r->n_positions, sizeof *r->positions);
@@ -74,10 +72,13 @@ static int live_tap(void *user, const vl_tap *tap)
 {
     live_source *source = user;
     const vl_reading *r = source->reading;
-    for (int64_t i = 0; i < r->n_positions && source->status == VL_OK; i++) {
-        vl_tensor row = vl_tensor_rows(tap->x, source->rows[i], 1);
-        float *to = source->states + ((int64_t)tap->state * r->n_positions + i) * r->d;
-        source->status = vl_device_read(source->device, to, &row, &source->failure);
+    float *to = source->states + (int64_t)tap->state * r->n_positions * r->d;
+    /* neighbours in one read: each waits for the device */
+    for (int64_t i = 0, n; i < r->n_positions && source->status == VL_OK; i += n) {
+        for (n = 1; i + n < r->n_positions && source->rows[i + n] == source->rows[i] + n; n++)
+            ;
+        vl_tensor rows = vl_tensor_rows(tap->x, source->rows[i], n);
+        source->status = vl_device_read(source->device, to + i * r->d, &rows, &source->failure);
     }
     return source->status != VL_OK;
 }
@@ -86,13 +87,6 @@ static int live_stage(void *user, const char *name, int sequence, const vl_tenso
 {
     (void)sequence;
     return vl_attention_stage(&((live_source *)user)->attention, name, x);
-}
-
-static const float *live_state(void *user, int64_t state, vl_error *err)
-{
-    (void)err;
-    const live_source *source = user;
-    return source->states + state * source->reading->n_positions * source->reading->d;
 }
 
 static const char *live_piece(void *user, int32_t id)
@@ -118,7 +112,8 @@ vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequ
                                 const vl_reading_options *options, vl_error *err)
 {
     live_source live = {.tokenizer = vl_model_tokenizer(model), .failure = VL_ERROR_INIT};
-    vl_reading_source source = {.state = live_state, .piece = live_piece, .user = &live};
+    vl_reading_source source = {.piece = live_piece, .user = &live};
+    const float **memory = NULL;
     int64_t *rows = NULL;
     vl_status status = VL_OK;
     *out = NULL;
@@ -133,10 +128,11 @@ vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequ
     VL_GOTO(vl_pictures_from_sequence(&r->pictures, model, sequence, err));
     live.rows = rows = vl_alloc((size_t)r->n_positions, sizeof *rows);
     live.states = vl_alloc((size_t)(r->n_states * r->n_positions), (size_t)r->d * sizeof(float));
-    if (!rows || !live.states) {
-        status = vl_fail_nomem(err, "reading");
-        goto done;
-    }
+    source.memory = memory = vl_alloc((size_t)r->n_states, sizeof *memory);
+    if (!rows || !live.states || !memory)
+        VL_GOTO(vl_fail_nomem(err, "reading"));
+    for (int64_t i = 0; i < r->n_states; i++)
+        memory[i] = live.states + i * r->n_positions * r->d;
     VL_GOTO(live_positions(r, rows, sequence, options, err));
     vl_forward forward = {.sequences = &sequence, .n_sequences = 1, .tap = live_tap, .user = &live};
     if (vl_attention_exists(vl_model_get_info(model), sequence)) {
@@ -159,6 +155,7 @@ vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequ
         status = vl_reading_fill(r, &source, options, err);
 done:
     vl_free(rows);
+    vl_free(memory);
     vl_free(live.states);
     vl_head_close(source.head);
     if (status == VL_OK)
@@ -170,35 +167,9 @@ done:
 
 /* ---- from a cache ------------------------------------------------------------------------------------------ */
 
-typedef struct stored_source {
-    vl_cache *cache;
-    const vl_reading *reading;
-    int64_t *rows; /* [n_positions] of the cache */
-    void *stored;  /* [D] as stored */
-    float *wide;   /* [n_positions, D] */
-} stored_source;
-
-static const float *stored_state(void *user, int64_t state, vl_error *err)
-{
-    stored_source *source = user;
-    const vl_reading *r = source->reading;
-    vl_dtype dtype = vl_cache_get_info(source->cache)->dtype;
-    for (int64_t i = 0; i < r->n_positions; i++) {
-        if (vl_cache_read(source->stored, source->cache, state, source->rows[i], 1, err) != VL_OK)
-            return NULL;
-        float *out = source->wide + i * r->d;
-        const uint16_t *half = source->stored;
-        for (int64_t j = 0; j < r->d; j++)
-            out[j] = dtype == VL_F32    ? ((const float *)source->stored)[j]
-                     : dtype == VL_BF16 ? vl_bf16_to_f32(half[j])
-                                        : vl_f16_to_f32(half[j]);
-    }
-    return source->wide;
-}
-
 static const char *stored_piece(void *user, int32_t id)
 {
-    return vl_cache_piece(((const stored_source *)user)->cache, id);
+    return vl_cache_piece(user, id);
 }
 
 /* Cache rows of a sample, ascending. *out is [*n], freed by vl_free. */
@@ -219,14 +190,21 @@ static vl_status sample_rows(int64_t **out, int64_t *n, int64_t *sample_row, con
     return *n ? VL_OK : vl_fail(err, VL_EINVAL, "%s: no rows of sample %lld", info->path, (long long)sample);
 }
 
-static vl_status stored_positions(vl_reading *r, stored_source *source, const int64_t *kept, int64_t n,
+/* Cache rows of a sample. */
+typedef struct kept_rows {
+    const int64_t *rows;
+    int64_t n;
+} kept_rows;
+
+/* The positions asked for; `rows` [n_positions] of the cache. */
+static vl_status stored_positions(vl_reading *r, int64_t *rows, const vl_cache *cache, const kept_rows *kept,
                                   const vl_reading_options *options, vl_error *err)
 {
-    const vl_cache_tokens *tokens = vl_cache_get_tokens(source->cache);
+    const vl_cache_tokens *tokens = vl_cache_get_tokens(cache);
     for (int64_t i = 0; i < r->n_positions; i++) {
         int64_t index = 0;
-        VL_TRY(resolve(&index, options, i, n, err));
-        int64_t row = source->rows[i] = kept[index];
+        VL_TRY(resolve(&index, options, i, kept->n, err));
+        int64_t row = rows[i] = kept->rows[index];
         r->positions[i] = (vl_reading_position){.position = tokens->position[row],
                                                 .id = tokens->id[row],
                                                 .token_class = tokens->token_class[row],
@@ -240,15 +218,13 @@ static vl_status stored_positions(vl_reading *r, stored_source *source, const in
 vl_status vl_reading_from_cache(vl_reading **out, vl_cache *cache, vl_device *device, int64_t sample,
                                 const vl_reading_options *options, vl_error *err)
 {
-    stored_source stored = {.cache = cache};
-    vl_reading_source source = {.state = stored_state, .piece = stored_piece, .user = &stored};
-    int64_t *kept = NULL, n = 0, sample_row = 0;
+    vl_reading_source source = {.cache = cache, .piece = stored_piece, .user = cache};
+    int64_t *kept = NULL, *rows = NULL, n = 0, sample_row = 0;
     vl_status status = VL_OK;
     *out = NULL;
     vl_reading *r = vl_calloc(1, sizeof *r);
     if (!r)
         return vl_fail_nomem(err, "reading");
-    stored.reading = r;
     VL_GOTO(vl_cache_head(&source.head, cache, device, VL_PRECISION_AUTO, err));
     VL_GOTO(sample_rows(&kept, &n, &sample_row, cache, sample, err));
     VL_GOTO(start(r, vl_head_get_info(source.head), n, options, err));
@@ -256,20 +232,14 @@ vl_status vl_reading_from_cache(vl_reading **out, vl_cache *cache, vl_device *de
     VL_GOTO(describe(r, options, vl_cache_get_info(cache)->model_id, samples->prompt[sample_row],
                      samples->answer ? samples->answer[sample_row] : NULL, err));
     VL_GOTO(vl_pictures_from_cache(&r->pictures, cache, sample, err));
-    stored.rows = vl_alloc((size_t)r->n_positions, sizeof *stored.rows);
-    stored.stored = vl_alloc((size_t)r->d, sizeof(float));
-    stored.wide = vl_alloc((size_t)(r->n_positions * r->d), sizeof(float));
-    if (!stored.rows || !stored.stored || !stored.wide) {
-        status = vl_fail_nomem(err, "reading");
-        goto done;
-    }
-    VL_GOTO(stored_positions(r, &stored, kept, n, options, err));
+    source.rows = rows = vl_alloc((size_t)r->n_positions, sizeof *rows);
+    if (!rows)
+        VL_GOTO(vl_fail_nomem(err, "reading"));
+    VL_GOTO(stored_positions(r, rows, cache, &(kept_rows){kept, n}, options, err));
     VL_GOTO(vl_reading_fill(r, &source, options, err));
 done:
     vl_free(kept);
-    vl_free(stored.rows);
-    vl_free(stored.stored);
-    vl_free(stored.wide);
+    vl_free(rows);
     vl_head_close(source.head);
     if (status == VL_OK)
         *out = r;

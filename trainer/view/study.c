@@ -71,7 +71,8 @@ static vl_status evaluate(study *s, vl_error *err)
     vl_eval_options options = {.allow_other_model = in->allow_other_model};
     char path[4096];
     vl_status status = VL_OK;
-    VL_GOTO(vl_eval_run(&result, in->config, in->cache, in->lens, in->device, &options, s->observer, err));
+    vl_eval_inputs inputs = {in->config, in->cache, in->lens, in->device};
+    VL_GOTO(vl_eval_run(&result, &inputs, &options, s->observer, err));
     VL_GOTO(vl_eval_write(result, file_of(path, s, "eval.json"), err));
     VL_GOTO(vl_eval_write_page(file_of(path, s, "report.html"), result,
                                &(vl_eval_page_options){in->config, in->cache, in->lens}, err));

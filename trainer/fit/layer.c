@@ -1,4 +1,4 @@
-/* group.c - the layers in flight: their memory on the device, and what is kept of them. */
+/* layer.c - the layers in flight: their memory on the device, and what is kept of them. */
 #include <math.h>
 #include <string.h>
 
@@ -6,11 +6,11 @@
 #include "trainer/base/mem.h"
 #include "trainer/fit/session.h"
 
-vl_fit_layer *vl_fit_group(const vl_fit_session *s, int64_t *n)
+vl_fit_layer *vl_fit_in_flight(const vl_fit_session *s, int64_t *n)
 {
-    int64_t first = s->group * s->per_group, left = s->share.n - first;
-    *n = left < s->per_group ? left : s->per_group;
-    return s->layers + s->share.first + first;
+    int64_t left = s->share.n - s->in_flight;
+    *n = left < s->at_once ? left : s->at_once;
+    return s->layers + s->share.first + s->in_flight;
 }
 
 static vl_status new_zeroed(vl_tensor *out, vl_device *device, int64_t rows, int64_t columns, vl_error *err)
@@ -57,29 +57,29 @@ static vl_status open_layer(vl_fit_layer *layer, const vl_fit_session *s, vl_err
     return vl_optimizer_state_new(&layer->bias_state, &s->optimizer, layer->adapter.bias, err);
 }
 
-vl_status vl_fit_group_open(vl_fit_session *s, vl_error *err)
+vl_status vl_fit_layers_open(vl_fit_session *s, vl_error *err)
 {
     int64_t n;
-    vl_fit_layer *layers = vl_fit_group(s, &n);
+    vl_fit_layer *layers = vl_fit_in_flight(s, &n);
     VL_TRY(share_gradient(s, err));
     for (int64_t i = 0; i < n; i++) {
-        if (layers[i].numbers.kept > 0)
+        if (layers[i].progress.phase == VL_FIT_DONE)
             continue;
         vl_status status = open_layer(&layers[i], s, err);
         if (status == VL_OK)
             status = vl_fit_resume_in_flight(s, &layers[i], err);
         if (status != VL_OK) {
-            vl_fit_group_close(s);
+            vl_fit_layers_close(s);
             return vl_error_prefix(err, status, "%lld layers at once (fit.layers_in_flight): ", (long long)n);
         }
     }
     return VL_OK;
 }
 
-void vl_fit_group_close(vl_fit_session *s)
+void vl_fit_layers_close(vl_fit_session *s)
 {
     int64_t n;
-    vl_fit_layer *layers = vl_fit_group(s, &n);
+    vl_fit_layer *layers = vl_fit_in_flight(s, &n);
     for (int64_t i = 0; i < n; i++) {
         vl_fit_layer *l = &layers[i];
         if (l->gradient.bias.data == s->gradient.bias.data)
@@ -107,32 +107,32 @@ static vl_status copy(vl_device *device, vl_tensor to, vl_tensor from, vl_error 
     return vl_op_cast(device, &(vl_cast_args){.out = to, .x = from}, err);
 }
 
-vl_status vl_fit_remember_best(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+vl_status vl_fit_keep_best(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
     if (layer->adapter.weight.data)
         VL_TRY(copy(s->device, layer->best.weight, layer->adapter.weight, err));
     return copy(s->device, layer->best.bias, layer->adapter.bias, err);
 }
 
-static vl_status forget(vl_device *device, const vl_optimizer_state *state, vl_error *err)
+static vl_status reset(vl_device *device, const vl_optimizer_state *state, vl_error *err)
 {
-    if (state->first.data)
-        VL_TRY(vl_op_zero(device, state->first, err));
-    return state->second.data ? vl_op_zero(device, state->second, err) : VL_OK;
+    if (state->exp_avg.data)
+        VL_TRY(vl_op_zero(device, state->exp_avg, err));
+    return state->exp_avg_sq.data ? vl_op_zero(device, state->exp_avg_sq, err) : VL_OK;
 }
 
-vl_status vl_fit_forget(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+vl_status vl_fit_reset_optimizer(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
-    VL_TRY(forget(s->device, &layer->weight_state, err));
-    return forget(s->device, &layer->bias_state, err);
+    VL_TRY(reset(s->device, &layer->weight_state, err));
+    return reset(s->device, &layer->bias_state, err);
 }
 
-vl_status vl_fit_return_to_best(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+vl_status vl_fit_roll_back(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
     if (layer->adapter.weight.data)
         VL_TRY(copy(s->device, layer->adapter.weight, layer->best.weight, err));
     VL_TRY(copy(s->device, layer->adapter.bias, layer->best.bias, err));
-    return vl_fit_forget(s, layer, err);
+    return vl_fit_reset_optimizer(s, layer, err);
 }
 
 static bool all_finite(const float *x, size_t n)
@@ -174,28 +174,28 @@ static vl_status to_host(vl_fit_session *s, vl_fit_layer *l, const vl_adapter *k
 
 static vl_status keep_layer(vl_fit_session *s, vl_fit_layer *l, vl_error *err)
 {
-    bool has_best = l->best.bias.data && isfinite(l->numbers.best_loss);
+    bool has_best = l->best.bias.data && isfinite(l->progress.best_loss);
     const vl_adapter *kept = has_best ? &l->best : &l->adapter;
     size_t d = (size_t)s->d_model;
     VL_TRY(to_host(s, l, kept, err));
     if (all_finite(l->kept_bias, d) && (!l->kept_weight || all_finite(l->kept_weight, d * d)))
         return VL_OK;
-    vl_notice_say(&s->notice, 1, "layer %lld: its parameters are no finite numbers; the lens is written without it",
-                  (long long)l->index);
+    vl_log_say(&s->log, 1, "layer %lld: its parameters are no finite numbers; the lens is written without it",
+               (long long)l->index);
     vl_fit_kept_clear(s, l);
     return VL_OK;
 }
 
-vl_status vl_fit_group_keep(vl_fit_session *s, vl_error *err)
+vl_status vl_fit_layers_keep(vl_fit_session *s, vl_error *err)
 {
     int64_t n;
-    vl_fit_layer *layers = vl_fit_group(s, &n);
+    vl_fit_layer *layers = vl_fit_in_flight(s, &n);
     for (int64_t i = 0; i < n; i++) {
-        if (layers[i].numbers.kept > 0)
+        if (layers[i].progress.phase == VL_FIT_DONE)
             continue;
-        if (vl_fit_is_leader(s))
+        if (vl_fit_is_root(s))
             VL_TRY(keep_layer(s, &layers[i], err));
-        layers[i].numbers.kept = 1;
+        layers[i].progress.phase = VL_FIT_DONE;
     }
     return VL_OK;
 }

@@ -5,7 +5,7 @@
  *     dx = d loss / d x (fused with the unembedding)      du = norm'(u)^T dx      dA = du^T h      db = sum_rows du
  *
  * The head is frozen, so that no gradient of W is made. */
-#include "trainer/fit/objective.h"
+#include "trainer/readout/objective.h"
 
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
@@ -22,25 +22,21 @@ bool vl_objective_needs_teacher(const vl_objective *o)
     return o->kind != VL_LOSS_CE;
 }
 
-vl_status vl_objective_new(vl_objective *out, vl_device *device, vl_head *head, vl_loss_kind kind, int64_t capacity,
-                           vl_error *err)
+vl_status vl_objective_new(vl_objective *out, vl_head *head, vl_loss kind, int64_t capacity, vl_error *err)
 {
-    static const vl_loss losses[] = {[VL_OBJECTIVE_KL] = VL_LOSS_KL,
-                                     [VL_OBJECTIVE_CE] = VL_LOSS_CE,
-                                     [VL_OBJECTIVE_REVERSE_KL] = VL_LOSS_REVERSE_KL,
-                                     [VL_OBJECTIVE_JS] = VL_LOSS_JS};
-    const vl_head_info *info = vl_head_get_info(head);
+    vl_device *device = vl_head_device(head);
+    int64_t d = vl_head_get_info(head)->d_model;
     vl_status status = VL_OK;
-    *out = (vl_objective){.device = device, .head = head, .kind = losses[kind], .capacity = capacity};
+    *out = (vl_objective){
+        .device = device, .head = head, .kind = kind, .precision = VL_PRECISION_EXACT, .capacity = capacity};
     out->host_loss = vl_alloc((size_t)capacity, sizeof *out->host_loss);
     if (!out->host_loss)
         VL_GOTO(vl_fail_nomem(err, "loss of a tile"));
-    VL_GOTO(vl_tensor_new(&out->u, device, VL_F32, capacity, info->d_model, err));
-    VL_GOTO(vl_tensor_new(&out->x, device, VL_F32, capacity, info->d_model, err));
-    VL_GOTO(vl_tensor_new(&out->dx, device, VL_F32, capacity, info->d_model, err));
+    VL_GOTO(vl_tensor_new(&out->u, device, VL_F32, capacity, d, err));
+    VL_GOTO(vl_tensor_new(&out->x, device, VL_F32, capacity, d, err));
+    VL_GOTO(vl_tensor_new(&out->dx, device, VL_F32, capacity, d, err));
     if (vl_objective_needs_teacher(out))
-        VL_GOTO(vl_tensor_new(&out->logits, device, VL_F32, capacity, info->vocab_size, err));
-    VL_GOTO(new_vector(&out->lse, device, capacity, err));
+        VL_GOTO(vl_distribution_new(&out->teacher, head, capacity, err));
     VL_GOTO(new_vector(&out->loss, device, capacity, err));
 done:
     if (status != VL_OK)
@@ -48,42 +44,20 @@ done:
     return status;
 }
 
-void vl_objective_set_precision(vl_objective *o, vl_precision precision)
-{
-    o->fast = precision == VL_PRECISION_FAST;
-    o->fast_step = o->fast || (precision == VL_PRECISION_AUTO && vl_head_get_source(o->head)->weight_dtype == VL_BF16);
-}
-
 void vl_objective_clear(vl_objective *o)
 {
-    vl_tensor *tensors[] = {&o->u, &o->x, &o->dx, &o->logits, &o->lse, &o->loss};
+    vl_tensor *tensors[] = {&o->u, &o->x, &o->dx, &o->loss};
     for (size_t i = 0; o->device && i < sizeof tensors / sizeof *tensors; i++)
         vl_device_free(o->device, tensors[i]->data);
+    if (o->device)
+        vl_distribution_clear(&o->teacher, o->device);
     vl_free(o->host_loss);
     *o = (vl_objective){.device = NULL};
 }
 
 vl_status vl_objective_teacher(vl_objective *o, vl_tensor states, vl_error *err)
 {
-    o->rows = states.shape[0];
-    vl_tensor logits = vl_tensor_rows(o->logits, 0, o->rows);
-    VL_TRY(vl_head_logits(o->head, logits, states, err));
-    return vl_op_logsumexp(
-        o->device, &(vl_logsumexp_args){.lse = vl_tensor_1d(o->lse.data, VL_F32, o->rows), .logits = logits}, err);
-}
-
-vl_status vl_adapter_apply(vl_device *device, vl_tensor out, vl_tensor h, const vl_adapter *adapter, bool fast,
-                           vl_error *err)
-{
-    vl_tensor bias = vl_tensor_2d(adapter->bias.data, VL_F32, 1, adapter->bias.shape[0]);
-    VL_TRY(vl_op_add(device, &(vl_add_args){.out = out, .x = h, .y = bias, .scale = 1.0f}, err));
-    if (!adapter->weight.data)
-        return VL_OK;
-    return vl_op_gemm(
-        device,
-        &(vl_gemm_args){
-            .out = out, .a = h, .b = adapter->weight, .transpose_b = true, .alpha = 1.0f, .beta = 1.0f, .fast = fast},
-        err);
+    return vl_distribution_of(&o->teacher, o->head, states, err);
 }
 
 static vl_norm_kind norm_kind(const vl_objective *o)
@@ -114,8 +88,9 @@ static vl_status loss_of(vl_objective *o, const vl_objective_tile *tile, vl_tens
     if (o->kind == VL_LOSS_CE) {
         args.targets = tile->targets;
     } else {
-        args.teacher_logits = vl_tensor_rows(o->logits, 0, rows);
-        args.teacher_lse = vl_tensor_1d(o->lse.data, VL_F32, rows);
+        vl_distribution teacher = vl_distribution_rows(&o->teacher, rows);
+        args.teacher_logits = teacher.logits;
+        args.teacher_lse = teacher.lse;
     }
     return vl_op_unembed_loss(o->device, &args, err);
 }
@@ -134,7 +109,7 @@ static vl_status gradient_of(vl_objective *o, const vl_objective_tile *tile, vl_
                                       .transpose_a = true,
                                       .alpha = 1.0f,
                                       .beta = beta,
-                                      .fast = o->fast_step},
+                                      .fast = vl_adapter_in_bf16(o->precision, o->head, true)},
                       err);
 }
 
@@ -145,7 +120,8 @@ vl_status vl_objective_layer(vl_objective *o, const vl_objective_tile *tile, con
     vl_tensor u = vl_tensor_rows(o->u, 0, rows), x = vl_tensor_rows(o->x, 0, rows), dx = {.data = NULL};
     if (gradient)
         dx = vl_tensor_rows(o->dx, 0, rows);
-    VL_TRY(vl_adapter_apply(o->device, u, tile->h, adapter, gradient ? o->fast_step : o->fast, err));
+    bool bf16 = vl_adapter_in_bf16(o->precision, o->head, gradient != NULL);
+    VL_TRY(vl_adapter_apply(&u, o->device, u, tile->h, adapter, bf16, err));
     VL_TRY(loss_of(o, tile, u, x, dx, err));
     if (gradient) {
         vl_norm_backward_args back = {.dx = dx,

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "tests/support/fit_test.h"
-#include "trainer/fit/objective.h"
+#include "trainer/readout/objective.h"
 
 enum { ROWS = 7, WIDTH = 24, VOCAB = 61 };
 
@@ -57,7 +57,7 @@ static vl_tensor put_targets(const problem *p)
     return t;
 }
 
-static void open_problem(problem *p, const char *kind, vl_loss_kind loss)
+static void open_problem(problem *p, const char *kind, vl_loss loss)
 {
     vl_error err = VL_ERROR_INIT;
     char path[512];
@@ -82,7 +82,7 @@ static void open_problem(problem *p, const char *kind, vl_loss_kind loss)
                              .norm_weight = p->norm_weight,
                              .norm_bias = p->norm_bias};
     ok(vl_head_new(&p->head, p->device, &source, VL_PRECISION_EXACT, NULL, &err), &err);
-    ok(vl_objective_new(&p->objective, p->device, p->head, loss, ROWS, &err), &err);
+    ok(vl_objective_new(&p->objective, p->head, loss, ROWS, &err), &err);
     p->adapter = (vl_adapter){put(p, "A", WIDTH, WIDTH), as_vector(put(p, "b", 1, WIDTH))};
     p->gradient = (vl_adapter_gradient){to_device(p->device, NULL, WIDTH, WIDTH),
                                         as_vector(to_device(p->device, NULL, 1, WIDTH)), true};
@@ -132,9 +132,8 @@ static void check(const problem *p, const char *name, const float *got, size_t n
 
 static const struct {
     const char *name;
-    vl_loss_kind kind;
-} losses[] = {
-    {"kl", VL_OBJECTIVE_KL}, {"ce", VL_OBJECTIVE_CE}, {"reverse_kl", VL_OBJECTIVE_REVERSE_KL}, {"js", VL_OBJECTIVE_JS}};
+    vl_loss kind;
+} losses[] = {{"kl", VL_LOSS_KL}, {"ce", VL_LOSS_CE}, {"reverse_kl", VL_LOSS_REVERSE_KL}, {"js", VL_LOSS_JS}};
 
 /* Measured: rows 3.6e-7, dA 5.2e-7, db 6.1e-7. */
 static const double GOLDEN_BOUND = 2.4e-6;
@@ -174,7 +173,7 @@ static void test_tiles_accumulate(void **state)
 {
     (void)state;
     problem p;
-    open_problem(&p, "rms", VL_OBJECTIVE_KL);
+    open_problem(&p, "rms", VL_LOSS_KL);
     for (int pass = 0; pass < 2; pass++) {
         run_rows(&p, 0, 3, true, true);
         run_rows(&p, 3, 1, false, true);
@@ -237,7 +236,7 @@ static void test_teacher_is_a_fixed_point(void **state)
     (void)state;
     problem p;
     vl_error err = VL_ERROR_INIT;
-    open_problem(&p, "rms", VL_OBJECTIVE_KL);
+    open_problem(&p, "rms", VL_LOSS_KL);
     ok(vl_op_zero(p.device, p.adapter.weight, &err), &err);
     ok(vl_op_zero(p.device, p.adapter.bias, &err), &err);
     vl_device_free(p.device, p.h.data);
@@ -259,14 +258,16 @@ static void test_precision(void **state)
     (void)state;
     const double bf16_bound = 1e-2; /* measured: 6.4e-4 the loss, 2.9e-3 dA, 1.5e-3 db */
     problem p;
-    open_problem(&p, "rms", VL_OBJECTIVE_KL);
-    vl_objective_set_precision(&p.objective, VL_PRECISION_AUTO);
-    assert_false(p.objective.fast || p.objective.fast_step);
-    vl_objective_set_precision(&p.objective, VL_PRECISION_FAST);
-    assert_true(p.objective.fast && p.objective.fast_step);
-    p.objective.fast = false;
+    open_problem(&p, "rms", VL_LOSS_KL);
+    for (int gradient = 0; gradient < 2; gradient++) {
+        assert_false(vl_adapter_in_bf16(VL_PRECISION_AUTO, p.head, gradient)); /* its head is fp32 */
+        assert_false(vl_adapter_in_bf16(VL_PRECISION_EXACT, p.head, gradient));
+        assert_true(vl_adapter_in_bf16(VL_PRECISION_FAST, p.head, gradient));
+    }
+    p.objective.precision = VL_PRECISION_AUTO;
     run_rows(&p, 0, ROWS, true, false);
     check(&p, "kl.rows", p.objective.host_loss, ROWS, GOLDEN_BOUND);
+    p.objective.precision = VL_PRECISION_FAST;
     run_rows(&p, 0, ROWS, true, true);
     check(&p, "kl.rows", p.objective.host_loss, ROWS, bf16_bound);
     float *weight = from_device(p.device, p.gradient.weight), *bias = from_device(p.device, p.gradient.bias);

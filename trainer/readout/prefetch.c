@@ -1,4 +1,4 @@
-#include "trainer/fit/reader.h"
+#include "trainer/readout/prefetch.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -8,7 +8,7 @@
 
 enum { RESTING, READING, DONE, QUIT };
 
-struct vl_reader {
+struct vl_prefetch {
     vl_cache *cache;
     int64_t capacity;
     size_t row_bytes;
@@ -26,7 +26,7 @@ struct vl_reader {
     vl_error error;
 };
 
-static vl_status read_pieces(char *to, const vl_reader *r, const vl_reading_order *order, vl_error *err)
+static vl_status read_pieces(char *to, const vl_prefetch *r, const vl_prefetch_order *order, vl_error *err)
 {
     for (int64_t p = 0; p < order->n; p++) {
         VL_TRY(vl_cache_read(to, r->cache, order->state, order->pieces[p].first, order->pieces[p].n, err));
@@ -38,7 +38,7 @@ static vl_status read_pieces(char *to, const vl_reader *r, const vl_reading_orde
 /* The thread. Only one side touches the cache, `back` and `pieces` at a time: this one while READING. */
 static void *work(void *data)
 {
-    vl_reader *r = data;
+    vl_prefetch *r = data;
     pthread_mutex_lock(&r->mutex);
     while (r->phase != QUIT) {
         if (r->phase != READING) {
@@ -47,7 +47,7 @@ static void *work(void *data)
         }
         pthread_mutex_unlock(&r->mutex);
         vl_error error = VL_ERROR_INIT;
-        vl_status status = read_pieces(r->back, r, &(vl_reading_order){r->pieces, r->n, r->state}, &error);
+        vl_status status = read_pieces(r->back, r, &(vl_prefetch_order){r->pieces, r->n, r->state}, &error);
         pthread_mutex_lock(&r->mutex);
         r->status = status;
         r->error = error;
@@ -60,7 +60,7 @@ static void *work(void *data)
 }
 
 /* With all signals blocked: those are for the program's own threads. */
-static vl_status start_thread(vl_reader *r, vl_error *err)
+static vl_status start_thread(vl_prefetch *r, vl_error *err)
 {
     sigset_t all, before;
     sigfillset(&all);
@@ -71,12 +71,12 @@ static vl_status start_thread(vl_reader *r, vl_error *err)
     return failure ? vl_fail(err, VL_EIO, "cannot start a thread that reads the cache: %s", strerror(failure)) : VL_OK;
 }
 
-vl_status vl_reader_new(vl_reader **out, vl_cache *cache, int64_t capacity, bool background, vl_error *err)
+vl_status vl_prefetch_new(vl_prefetch **out, vl_cache *cache, int64_t capacity, bool background, vl_error *err)
 {
     const vl_cache_info *info = vl_cache_get_info(cache);
     size_t rows = (size_t)capacity, bytes;
     *out = NULL;
-    vl_reader *r = vl_calloc(1, sizeof *r);
+    vl_prefetch *r = vl_calloc(1, sizeof *r);
     if (!r)
         return vl_fail_nomem(err, "reader");
     vl_status status = VL_OK;
@@ -97,16 +97,16 @@ vl_status vl_reader_new(vl_reader **out, vl_cache *cache, int64_t capacity, bool
     if (status == VL_OK)
         *out = r;
     else
-        vl_reader_free(r);
+        vl_prefetch_free(r);
     return status;
 }
 
-void vl_reader_free(vl_reader *r)
+void vl_prefetch_free(vl_prefetch *r)
 {
     if (!r)
         return;
     if (r->has_thread) {
-        vl_reader_rest(r);
+        vl_prefetch_rest(r);
         pthread_mutex_lock(&r->mutex);
         r->phase = QUIT;
         pthread_cond_broadcast(&r->changed);
@@ -121,7 +121,7 @@ void vl_reader_free(vl_reader *r)
     vl_free(r);
 }
 
-void vl_reader_rest(vl_reader *r)
+void vl_prefetch_rest(vl_prefetch *r)
 {
     pthread_mutex_lock(&r->mutex);
     while (r->phase == READING)
@@ -129,9 +129,9 @@ void vl_reader_rest(vl_reader *r)
     pthread_mutex_unlock(&r->mutex);
 }
 
-vl_status vl_reader_take(void **rows, vl_reader *r, const vl_reading_order *wanted, vl_error *err)
+vl_status vl_prefetch_take(void **rows, vl_prefetch *r, const vl_prefetch_order *wanted, vl_error *err)
 {
-    vl_reader_rest(r);
+    vl_prefetch_rest(r);
     r->all++;
     *rows = r->front;
     bool matches = r->phase == DONE && r->n == wanted->n && r->state == wanted->state &&
@@ -154,11 +154,11 @@ vl_status vl_reader_take(void **rows, vl_reader *r, const vl_reading_order *want
     return VL_OK;
 }
 
-void vl_reader_ask(vl_reader *r, const vl_reading_order *next)
+void vl_prefetch_ask(vl_prefetch *r, const vl_prefetch_order *next)
 {
     if (!r->has_thread || next->n == 0 || next->n > r->capacity)
         return;
-    vl_reader_rest(r);
+    vl_prefetch_rest(r);
     pthread_mutex_lock(&r->mutex);
     memcpy(r->pieces, next->pieces, (size_t)next->n * sizeof *r->pieces);
     r->n = next->n;
@@ -168,7 +168,7 @@ void vl_reader_ask(vl_reader *r, const vl_reading_order *next)
     pthread_mutex_unlock(&r->mutex);
 }
 
-void vl_reader_count(const vl_reader *r, int64_t *ahead, int64_t *all)
+void vl_prefetch_count(const vl_prefetch *r, int64_t *ahead, int64_t *all)
 {
     *ahead = r->ahead;
     *all = r->all;

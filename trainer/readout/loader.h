@@ -1,0 +1,72 @@
+/* readout/loader.h - brings the rows of one tile to the device, one state at a time: from a cache, whose next rows are
+ * read ahead, or from memory. */
+#ifndef VL_READOUT_LOADER_H
+#define VL_READOUT_LOADER_H
+
+#include "kernels/ops.h"
+#include "trainer/base/log.h"
+#include "trainer/readout/prefetch.h"
+#include "trainer/readout/rows.h"
+
+/* What to read ahead, in the place of a state. */
+enum { VL_LOADER_NOTHING = -1, VL_LOADER_NEXT_TILE = -2 };
+
+/* Where rows come from. Borrowed. */
+typedef struct vl_loader_source {
+    vl_cache *cache;            /* NULL: from memory */
+    const float *const *memory; /* [n_states] of [n_rows, D] */
+    int64_t d_model;
+    int64_t capacity; /* rows of a tile at most */
+    bool background;  /* read ahead in a thread of its own; the bits are the same */
+} vl_loader_source;
+
+typedef struct vl_loader {
+    vl_loader_source source;
+    vl_device *device;
+    vl_log *log;      /* asked before every tile whether to stop; may be NULL */
+    vl_dtype dtype;   /* of the stored states */
+    int64_t capacity; /* rows of a tile at most */
+    int64_t d_model;
+    /* The tile: */
+    int64_t rows, n_pieces;
+    vl_run *pieces;         /* [capacity] */
+    float *weight;          /* [capacity] weight of each row's class; from memory: 1 */
+    int32_t *target;        /* [capacity] next token; from memory: -1 */
+    uint8_t *token_class;   /* [capacity]; from memory: 0 */
+    int64_t shuffled_state; /* read with its rows turned by half a tile (lens.targets); -1: none */
+    vl_prefetch *prefetch;  /* NULL: from memory */
+    /* Of the tile that follows: */
+    const vl_sampler *sampler;
+    int64_t asked, first_state;    /* rows that it will be asked for; the state that was read first */
+    vl_run *next_pieces;           /* [capacity] */
+    vl_tensor stored, wide;        /* [capacity, D] on the device, as stored and f32 */
+    vl_tensor row_weight, targets; /* [capacity] f32, i32 on the device */
+} vl_loader;
+
+/* Freed with vl_loader_clear. Errors: VL_ENOMEM, VL_EDEVICE, VL_EIO (no thread). */
+vl_status vl_loader_new(vl_loader *out, vl_device *device, const vl_loader_source *source, vl_error *err);
+void vl_loader_clear(vl_loader *loader);
+/* Moves to the sampler's next `rows` rows (at most `capacity`); rows == 0 afterwards: the walk is over. `then`: rows
+ * that the tile after this one will be asked for. On the device a row's weight is scale * weight[class].
+ * Error: VL_ECANCELLED. */
+typedef struct vl_loader_order {
+    vl_sampler *sampler;
+    int64_t rows, then;
+    double scale;
+} vl_loader_order;
+vl_status vl_loader_next(vl_loader *loader, const vl_loader_order *order, vl_error *err);
+/* The tile's rows of one state as stored [rows, D], on the host; valid until the next read. `next` is the state of this
+ * tile that will be asked for next, VL_LOADER_NEXT_TILE (the next tile begins as this one did) or VL_LOADER_NOTHING: it
+ * is read ahead. Errors: those of vl_cache_read. */
+vl_status vl_loader_read(const void **rows, vl_loader *loader, int64_t state, int64_t next, vl_error *err);
+/* The same on the device, f32 [rows, D]; valid until the next load. */
+vl_status vl_loader_load(vl_tensor *out, vl_loader *loader, int64_t state, int64_t next, vl_error *err);
+/* Any rows [n] of one state of the cache, beside the walk: out [n, D] f32 on the host. */
+vl_status vl_loader_fetch(float *out, vl_loader *loader, int64_t state, const int64_t *rows, int64_t n, vl_error *err);
+/* The row of the cache that row 0..rows-1 of the tile is. */
+int64_t vl_loader_cache_row(const vl_loader *loader, int64_t row);
+/* The tile's weights and targets on the device. */
+vl_tensor vl_loader_row_weight(const vl_loader *loader);
+vl_tensor vl_loader_targets(const vl_loader *loader);
+
+#endif
