@@ -23,6 +23,7 @@ typedef struct vl_backend {
 
     vl_status (*matrix_new)(void *context, void **data, const vl_matrix_args *args, vl_error *err);
     void (*matrix_free)(void *context, void *data);
+    bool (*matrix_is_narrow)(const void *data);
 
     vl_status (*linear)(void *context, const vl_linear_args *args, vl_error *err);
     vl_status (*gemm)(void *context, const vl_gemm_args *args, vl_error *err);
@@ -35,14 +36,21 @@ typedef struct vl_backend {
     vl_status (*add)(void *context, const vl_add_args *args, vl_error *err);
     vl_status (*patchify)(void *context, const vl_patchify_args *args, vl_error *err);
     vl_status (*cast)(void *context, const vl_cast_args *args, vl_error *err);
+    vl_status (*take_rows)(void *context, const vl_take_rows_args *args, vl_error *err);
     vl_status (*logsumexp)(void *context, const vl_logsumexp_args *args, vl_error *err);
     vl_status (*topk)(void *context, const vl_topk_args *args, vl_error *err);
     vl_status (*metrics)(void *context, const vl_metrics_args *args, vl_error *err);
     vl_status (*unembed_loss)(void *context, const vl_unembed_loss_args *args, vl_error *err);
     vl_status (*column_sum)(void *context, const vl_column_sum_args *args, vl_error *err);
     vl_status (*sum_squares)(void *context, double *out, vl_tensor x, vl_error *err);
+    vl_status (*normalise)(void *context, const vl_normalise_args *args, vl_error *err);
+    vl_status (*loss_total)(void *context, const vl_loss_total_args *args, vl_error *err);
+    vl_status (*step_scale)(void *context, const vl_step_scale_args *args, vl_error *err);
     vl_status (*sgd)(void *context, const vl_sgd_args *args, vl_error *err);
     vl_status (*adam)(void *context, const vl_adam_args *args, vl_error *err);
+
+    /* The type of operands of fast products; NULL: f32. */
+    vl_dtype (*gemm_dtype)(void *context);
 
     /* Memory of its own; NULL: it is the system's. */
     void (*memory)(void *context, vl_device_memory *out);

@@ -200,6 +200,16 @@ void vl_matrix_free(vl_device *device, vl_matrix *matrix)
     vl_free(matrix);
 }
 
+bool vl_matrix_is_narrow(const vl_device *device, const vl_matrix *matrix)
+{
+    return device->backend->matrix_is_narrow(matrix->data);
+}
+
+vl_dtype vl_device_gemm_dtype(vl_device *device, bool fast)
+{
+    return fast && device->backend->gemm_dtype ? device->backend->gemm_dtype(device->context) : VL_F32;
+}
+
 int64_t vl_matrix_rows(const vl_matrix *matrix)
 {
     return matrix->n_out;

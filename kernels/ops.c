@@ -19,10 +19,15 @@
     (device->backend->op ? device->backend->op(device->context, __VA_ARGS__)                                           \
                          : vl_fail(err, VL_EUNSUPPORTED, "the %s device has no op %s", device->name, #op))
 
+static bool is_matrix_of(vl_tensor t, vl_dtype dtype, int64_t rows, int64_t columns)
+{
+    return t.data && t.dtype == dtype && t.ndim == 2 && t.shape[0] == rows && t.shape[1] == columns &&
+           t.row_stride >= columns;
+}
+
 static bool is_matrix(vl_tensor t, int64_t rows, int64_t columns)
 {
-    return t.data && t.dtype == VL_F32 && t.ndim == 2 && t.shape[0] == rows && t.shape[1] == columns &&
-           t.row_stride >= columns;
+    return is_matrix_of(t, VL_F32, rows, columns);
 }
 
 /* A vector, or a matrix of one row. */
@@ -92,11 +97,13 @@ vl_status vl_op_linear(vl_device *device, const vl_linear_args *a, vl_error *err
 vl_status vl_op_gemm(vl_device *device, const vl_gemm_args *a, vl_error *err)
 {
     int64_t m = a->out.shape[0], n = a->out.shape[1], k = a->a.shape[a->transpose_a ? 0 : 1];
-    REQUIRE("gemm", is_matrix(a->out, m, n));
-    REQUIRE("gemm", a->transpose_a ? is_matrix(a->a, k, m) : is_matrix(a->a, m, k));
-    REQUIRE("gemm", a->transpose_b ? is_matrix(a->b, n, k) : is_matrix(a->b, k, n));
+    vl_dtype dtype = a->a.dtype;
+    REQUIRE("gemm", dtype == VL_F32 || dtype == vl_device_gemm_dtype(device, true));
+    REQUIRE("gemm", is_matrix_of(a->out, dtype, m, n) && (!a->c.data || is_matrix_of(a->c, dtype, m, n)));
+    REQUIRE("gemm", a->transpose_a ? is_matrix_of(a->a, dtype, k, m) : is_matrix_of(a->a, dtype, m, k));
+    REQUIRE("gemm", a->transpose_b ? is_matrix_of(a->b, dtype, n, k) : is_matrix_of(a->b, dtype, k, n));
     REQUIRE("gemm", k > 0);
-    REQUIRE("gemm", !overlap(a->out, a->a) && !overlap(a->out, a->b));
+    REQUIRE("gemm", !overlap(a->out, a->a) && !overlap(a->out, a->b) && !overlap(a->out, a->c));
     return m == 0 || n == 0 ? VL_OK : DISPATCH(gemm, a, err);
 }
 
@@ -198,6 +205,19 @@ vl_status vl_op_cast(vl_device *device, const vl_cast_args *a, vl_error *err)
     return a->x.shape[0] == 0 ? VL_OK : DISPATCH(cast, a, err);
 }
 
+vl_status vl_op_take_rows(vl_device *device, const vl_take_rows_args *a, vl_error *err)
+{
+    vl_tensor table = a->table;
+    bool floats = table.dtype == VL_F32 || table.dtype == VL_F16 || table.dtype == VL_BF16;
+    REQUIRE("take_rows", table.ndim == 2 && is_matrix_of(table, table.dtype, table.shape[0], table.shape[1]));
+    REQUIRE("take_rows", floats || table.dtype == VL_I32);
+    REQUIRE("take_rows", (floats && is_matrix(a->out, a->out.shape[0], table.shape[1])) ||
+                             is_matrix_of(a->out, table.dtype, a->out.shape[0], table.shape[1]));
+    REQUIRE("take_rows", is_vector_of(a->rows, VL_I32, a->out.shape[0]));
+    REQUIRE("take_rows", !overlap(a->out, table));
+    return a->out.shape[0] == 0 || table.shape[1] == 0 ? VL_OK : DISPATCH(take_rows, a, err);
+}
+
 vl_status vl_op_logsumexp(vl_device *device, const vl_logsumexp_args *a, vl_error *err)
 {
     int64_t m = a->logits.shape[0];
@@ -261,10 +281,41 @@ static int64_t dense_size(vl_tensor t)
     return t.ndim == 1 ? t.shape[0] : t.shape[0] * t.shape[1];
 }
 
+vl_status vl_op_normalise(vl_device *device, const vl_normalise_args *a, vl_error *err)
+{
+    int64_t m = a->x.shape[0], n = a->x.shape[1];
+    REQUIRE("normalise", is_matrix(a->x, m, n));
+    REQUIRE("normalise", is_matrix(a->out, m, n) || is_matrix_of(a->out, vl_device_gemm_dtype(device, true), m, n));
+    REQUIRE("normalise", !overlap(a->out, a->x));
+    return m == 0 || n == 0 ? VL_OK : DISPATCH(normalise, a, err);
+}
+
+vl_status vl_op_loss_total(vl_device *device, const vl_loss_total_args *a, vl_error *err)
+{
+    int64_t m = a->loss.shape[a->loss.ndim - 1];
+    REQUIRE("loss_total", is_vector(a->loss, m) && (!a->weight.data || is_vector(a->weight, m)));
+    REQUIRE("loss_total", is_vector_of(a->total, VL_F64, 2));
+    return DISPATCH(loss_total, a, err);
+}
+
+static bool is_scale(vl_tensor t)
+{
+    return !t.data || is_vector(t, 1);
+}
+
+vl_status vl_op_step_scale(vl_device *device, const vl_step_scale_args *a, vl_error *err)
+{
+    REQUIRE("step_scale", dense_size(a->gradient) >= 0 && (!a->another.data || dense_size(a->another) >= 0));
+    REQUIRE("step_scale", is_vector(a->scale, 1) && is_vector_of(a->norm, VL_F64, 1));
+    REQUIRE("step_scale", is_vector_of(a->loss, VL_F64, 1) && a->clip >= 0);
+    return DISPATCH(step_scale, a, err);
+}
+
 vl_status vl_op_sgd(vl_device *device, const vl_sgd_args *a, vl_error *err)
 {
     int64_t n = dense_size(a->parameter);
-    REQUIRE("sgd", n >= 0 && dense_size(a->gradient) == n && dense_size(a->momentum) == n);
+    REQUIRE("sgd", n >= 0 && dense_size(a->gradient) == n && is_scale(a->scale));
+    REQUIRE("sgd", a->momentum.data ? dense_size(a->momentum) == n : !(a->momentum_factor > 0));
     return DISPATCH(sgd, a, err);
 }
 
@@ -272,6 +323,6 @@ vl_status vl_op_adam(vl_device *device, const vl_adam_args *a, vl_error *err)
 {
     int64_t n = dense_size(a->parameter);
     REQUIRE("adam", n >= 0 && dense_size(a->gradient) == n && dense_size(a->mean) == n && dense_size(a->square) == n);
-    REQUIRE("adam", a->step >= 1);
+    REQUIRE("adam", a->step >= 1 && is_scale(a->scale));
     return DISPATCH(adam, a, err);
 }

@@ -42,6 +42,8 @@ vl_status vl_matrix_new(vl_matrix **out, vl_device *device, const vl_matrix_args
 void vl_matrix_free(vl_device *device, vl_matrix *matrix);
 int64_t vl_matrix_rows(const vl_matrix *matrix);    /* n_out */
 int64_t vl_matrix_columns(const vl_matrix *matrix); /* n_in */
+/* Whether products with it are in 16 bit, so that nothing is lost where what comes from them is rounded likewise. */
+bool vl_matrix_is_narrow(const vl_device *device, const vl_matrix *matrix);
 
 /* ---- products ---------------------------------------------------------------------------------------------- */
 
@@ -56,15 +58,19 @@ typedef struct vl_linear_args {
 } vl_linear_args;
 vl_status vl_op_linear(vl_device *device, const vl_linear_args *args, vl_error *err);
 
-/* out = alpha * op(a) op(b) + beta * out, fp32 arithmetic (fast: operands rounded to bf16 first). */
+/* out = alpha * op(a) op(b) + beta * c, fp32 arithmetic (fast: operands rounded to bf16 first). a, b, c and out may all
+ * be bf16 where vl_device_gemm_dtype says so: sums are fp32, and out is rounded once. */
 typedef struct vl_gemm_args {
     vl_tensor out; /* [m, n] */
     vl_tensor a;   /* [m, k], or [k, m] when transpose_a; k > 0 */
     vl_tensor b;   /* [k, n], or [n, k] when transpose_b */
     bool transpose_a, transpose_b;
-    float alpha, beta; /* beta == 0 does not read out */
+    float alpha, beta; /* beta == 0 does not read c */
     bool fast;
+    vl_tensor c; /* [m, n]; NULL: out itself; must not overlap it otherwise */
 } vl_gemm_args;
+/* The type in which operands of products, fast ones or others, are best kept between them. */
+vl_dtype vl_device_gemm_dtype(vl_device *device, bool fast);
 vl_status vl_op_gemm(vl_device *device, const vl_gemm_args *args, vl_error *err);
 
 /* ---- the frozen forward ------------------------------------------------------------------------------------ */
@@ -165,6 +171,14 @@ typedef struct vl_cast_args {
 } vl_cast_args;
 vl_status vl_op_cast(vl_device *device, const vl_cast_args *args, vl_error *err);
 
+/* out[m] = row rows[m] of the table, widened where out is f32 and the table narrower. */
+typedef struct vl_take_rows_args {
+    vl_tensor out;   /* [M, N]: f32, or as the table */
+    vl_tensor table; /* [R, N] f32, f16, bf16 or i32 */
+    vl_tensor rows;  /* [M] i32, each in [0, R): checked by the caller */
+} vl_take_rows_args;
+vl_status vl_op_take_rows(vl_device *device, const vl_take_rows_args *args, vl_error *err);
+
 /* ---- distributions ----------------------------------------------------------------------------------------- */
 
 /* lse[m] = log sum_v exp(logits[m, v]). */
@@ -221,20 +235,52 @@ vl_status vl_op_column_sum(vl_device *device, const vl_column_sum_args *args, vl
 /* *out = sum of squares over the whole tensor, fp64, fixed order: waits for the device. */
 vl_status vl_op_sum_squares(vl_device *device, double *out, vl_tensor x, vl_error *err);
 
-/* One optimiser step on a tensor of any shape, all in place. `gradient_scale` multiplies the gradient first
- * (clipping). weight_decay is L2 for SGD (as torch.optim.SGD) and decoupled for Adam (as AdamW). */
+/* out = x / |x|, |x| the root of the sum of squares over the whole matrix; zeros stay zeros. */
+typedef struct vl_normalise_args {
+    vl_tensor out; /* [M, N] f32, or what vl_device_gemm_dtype says */
+    vl_tensor x;   /* [M, N] */
+} vl_normalise_args;
+vl_status vl_op_normalise(vl_device *device, const vl_normalise_args *args, vl_error *err);
+
+/* total[0] (+)= sum_m weight[m] * loss[m], in fp64 and a fixed order; total[1] = first_row + the first m whose loss is
+ * no finite number, or what it was: -1 where there has been none. */
+typedef struct vl_loss_total_args {
+    vl_tensor total;        /* [2] f64 */
+    vl_tensor loss, weight; /* [M]; weight NULL: 1 */
+    int64_t first_row;
+    bool fresh; /* total is overwritten */
+} vl_loss_total_args;
+vl_status vl_op_loss_total(vl_device *device, const vl_loss_total_args *args, vl_error *err);
+
+/* What clipping multiplies a gradient by: *scale = min(1, clip / norm) with the norm over both tensors, or NaN where
+ * the norm or the loss is no finite number: then vl_op_sgd and vl_op_adam change nothing. Nobody has to wait for it. */
+typedef struct vl_step_scale_args {
+    vl_tensor scale;             /* [1] */
+    vl_tensor norm;              /* [1] f64 */
+    vl_tensor gradient, another; /* any shape; another may be NULL */
+    vl_tensor loss;              /* [1] f64 */
+    double clip;                 /* 0: none */
+} vl_step_scale_args;
+vl_status vl_op_step_scale(vl_device *device, const vl_step_scale_args *args, vl_error *err);
+
+/* One optimiser step on a tensor of any shape, all in place. `gradient_scale`, and *scale where it is given, multiply
+ * the gradient first (clipping); a *scale of NaN: nothing changes. weight_decay is L2 for SGD (as torch.optim.SGD) and
+ * decoupled for Adam (as AdamW). */
 typedef struct vl_sgd_args {
-    vl_tensor parameter, gradient, momentum;
+    vl_tensor parameter, gradient;
+    vl_tensor momentum; /* NULL: none is kept, and momentum_factor is 0 */
     float learning_rate, momentum_factor, weight_decay, gradient_scale;
     bool nesterov;
-    bool first; /* the momentum buffer starts as the first gradient */
+    bool first;      /* the momentum buffer starts as the first gradient */
+    vl_tensor scale; /* [1] or NULL */
 } vl_sgd_args;
 vl_status vl_op_sgd(vl_device *device, const vl_sgd_args *args, vl_error *err);
 
 typedef struct vl_adam_args {
     vl_tensor parameter, gradient, mean, square;
     float learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale;
-    int64_t step; /* from 1, for the bias correction */
+    int64_t step;    /* from 1, for the bias correction */
+    vl_tensor scale; /* [1] or NULL */
 } vl_adam_args;
 vl_status vl_op_adam(vl_device *device, const vl_adam_args *args, vl_error *err);
 

@@ -68,6 +68,7 @@ typedef struct vl_cpu_matrix {
 
 vl_status cpu_matrix_new(void *context, void **data, const vl_matrix_args *args, vl_error *err);
 void cpu_matrix_free(void *context, void *data);
+bool cpu_matrix_is_narrow(const void *data);
 
 /* C = alpha op(A) op(B) + beta C, fp32, row-major, through oneDNN. */
 vl_status vl_cpu_sgemm(const vl_gemm_args *args, vl_error *err);
@@ -110,6 +111,10 @@ vl_status cpu_metrics(void *context, const vl_metrics_args *args, vl_error *err)
 vl_status cpu_unembed_loss(void *context, const vl_unembed_loss_args *args, vl_error *err);
 vl_status cpu_column_sum(void *context, const vl_column_sum_args *args, vl_error *err);
 vl_status cpu_sum_squares(void *context, double *out, vl_tensor x, vl_error *err);
+vl_status cpu_take_rows(void *context, const vl_take_rows_args *args, vl_error *err);
+vl_status cpu_normalise(void *context, const vl_normalise_args *args, vl_error *err);
+vl_status cpu_loss_total(void *context, const vl_loss_total_args *args, vl_error *err);
+vl_status cpu_step_scale(void *context, const vl_step_scale_args *args, vl_error *err);
 vl_status cpu_sgd(void *context, const vl_sgd_args *args, vl_error *err);
 vl_status cpu_adam(void *context, const vl_adam_args *args, vl_error *err);
 vl_status cpu_peak_new(void *context, void **data, const vl_peak_args *args, vl_error *err);

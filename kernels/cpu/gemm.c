@@ -1,5 +1,6 @@
 /* Matrix products, by oneDNN: fp32, and bf16 x bf16 -> fp32 on the processor's bf16 instructions. */
 #include <stdio.h>
+#include <string.h>
 
 #include "kernels/cpu/cpu.h"
 
@@ -87,9 +88,17 @@ done:
                                             "oneDNN bf16 matmul failed (%d)", status);
 }
 
+/* What beta multiplies, in the place of the result. */
+static void copy_c(const vl_gemm_args *a)
+{
+    for (int64_t i = 0; a->c.data && a->beta != 0 && i < a->out.shape[0]; i++)
+        memcpy(row_of(a->out, i), row_of(a->c, i), (size_t)a->out.shape[1] * sizeof(float));
+}
+
 vl_status cpu_gemm(void *context, const vl_gemm_args *a, vl_error *err)
 {
     vl_cpu *cpu = context;
+    copy_c(a);
     if (!a->fast || !cpu->has_bf16_gemm)
         return vl_cpu_sgemm(a, err);
     int64_t m = a->out.shape[0], n = a->out.shape[1], k = a->a.shape[a->transpose_a ? 0 : 1];

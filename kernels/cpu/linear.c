@@ -45,6 +45,11 @@ vl_status cpu_matrix_new(void *context, void **data, const vl_matrix_args *args,
     return VL_OK;
 }
 
+bool cpu_matrix_is_narrow(const void *data)
+{
+    return ((const vl_cpu_matrix *)data)->bf16;
+}
+
 void cpu_matrix_free(void *context, void *data)
 {
     (void)context;

@@ -219,6 +219,8 @@ static vl_backend make_table(void)
     table.zero = cuda_zero;
     table.matrix_new = vl_cuda_matrix_new;
     table.matrix_free = vl_cuda_matrix_free;
+    table.matrix_is_narrow = vl_cuda_matrix_is_narrow;
+    table.gemm_dtype = vl_cuda_gemm_dtype;
     table.linear = vl_cuda_linear;
     table.gemm = vl_cuda_gemm;
     table.embed = vl_cuda_embed;
@@ -236,6 +238,10 @@ static vl_backend make_table(void)
     table.unembed_loss = vl_cuda_unembed_loss;
     table.column_sum = vl_cuda_column_sum;
     table.sum_squares = vl_cuda_sum_squares;
+    table.take_rows = vl_cuda_take_rows;
+    table.normalise = vl_cuda_normalise;
+    table.loss_total = vl_cuda_loss_total;
+    table.step_scale = vl_cuda_step_scale;
     table.sgd = vl_cuda_sgd;
     table.adam = vl_cuda_adam;
     table.peak_new = vl_cuda_peak_new;

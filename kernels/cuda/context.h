@@ -17,8 +17,9 @@ extern "C" {
 /* Areas of device memory that grow and are kept between calls. */
 typedef enum vl_cuda_area {
     VL_CUDA_AREA_OP = 0, /* vl_cuda_scratch: whatever one op needs */
-    VL_CUDA_AREA_LEFT,   /* bf16 copy of the left operand of a product */
-    VL_CUDA_AREA_RIGHT,  /* bf16 copy of the right one, or widened weights */
+    VL_CUDA_AREA_LEFT,   /* 16-bit copy of the left operand of a product */
+    VL_CUDA_AREA_RIGHT,  /* 16-bit copy of the right one, or widened weights */
+    VL_CUDA_AREA_GROWTH, /* what the rows of an fp16 operand were divided by */
     VL_CUDA_AREA_BLAS,   /* cuBLASLt's workspace */
     VL_CUDA_AREA_COUNT
 } vl_cuda_area;
@@ -90,17 +91,20 @@ vl_status vl_cuda_write(void *context, const vl_tensor *tensor, const void *host
 
 /* ---- gemm.cu ----------------------------------------------------------------------------------------------- */
 
-/* out = alpha * (op(a) op(b)) + beta * out + bias, row-major, fp32 accumulation (never TF32). */
+/* out = alpha * (op(a) op(b)) + beta * c + bias, row-major, fp32 accumulation (never TF32). */
 typedef struct vl_cuda_product {
     int64_t m, n, k;
     const void *a;                 /* [m, k], or [k, m] when transpose_a */
     const void *b;                 /* [k, n], or [n, k] when transpose_b */
     int64_t a_row, b_row, out_row; /* elements from row to row */
     bool transpose_a, transpose_b;
-    bool bf16;         /* a and b are bf16; otherwise f32 */
-    float *out;        /* [m, n] */
-    const float *bias; /* [n] or NULL */
-    float alpha, beta; /* beta == 0 does not read out */
+    vl_dtype type;     /* of a and b: f32, f16 or bf16 */
+    vl_dtype out_type; /* of out and c: f32, or that of a and b */
+    void *out;         /* [m, n] */
+    const void *c;     /* [m, n]; NULL: out itself */
+    int64_t c_row;
+    const float *bias; /* [n] or NULL; only with an f32 out */
+    float alpha, beta; /* beta == 0 does not read c */
 } vl_cuda_product;
 vl_status vl_cuda_multiply(vl_cuda *cuda, const vl_cuda_product *product, vl_error *err);
 size_t vl_cuda_workspace_bytes(const vl_cuda *cuda);
@@ -113,22 +117,37 @@ struct vl_cuda_matrix {
     void *device;               /* [n_out, n_in], or NULL: streamed through the stages on every use */
     vl_dtype host_dtype, dtype; /* of `host` and of `device` */
     int64_t n_out, n_in;
-    bool bf16; /* multiply in bf16 */
+    vl_dtype product; /* what it is multiplied in */
     size_t bytes;
 };
 
 /* out [rows, columns] = in, converted to nearest even: any pair of f32, f16 and bf16. (cast.cu) */
 vl_status vl_cuda_convert(vl_cuda *cuda, vl_tensor out, vl_tensor in, vl_error *err);
-/* x [M, N] rounded to bf16, densely, in VL_CUDA_AREA_LEFT or _RIGHT. */
-vl_status vl_cuda_to_bf16(vl_cuda *cuda, vl_cuda_area area, vl_tensor x, vl_bf16 **out, vl_error *err);
+/* x [M, N] in 16 bit, densely, in VL_CUDA_AREA_LEFT or _RIGHT; x itself where it has that type. */
+vl_status vl_cuda_narrow(vl_cuda *cuda, vl_cuda_area area, vl_dtype dtype, vl_tensor x, vl_tensor *out, vl_error *err);
+/* The same to fp16, whose range is small: a row with an entry above 2^15 is divided by a power of two first, which is
+ * left in *growth [M] (1 for the others), in VL_CUDA_AREA_GROWTH. */
+vl_status vl_cuda_narrow_rows(vl_cuda *cuda, vl_tensor x, vl_tensor *out, float **growth, vl_error *err);
+/* out = growth[m] * (out - bias) + bias: the way back, of a product with that operand. bias [N] or NULL. */
+vl_status vl_cuda_grow_rows(vl_cuda *cuda, vl_tensor out, const float *growth, const float *bias, vl_error *err);
+/* out[m] *= scale * weight[m] (weight NULL: 1). */
+vl_status vl_cuda_scale_rows(vl_cuda *cuda, vl_tensor out, const float *weight, float scale, vl_error *err);
 
-/* vl_cuda_linear with args->x in bf16 (its rows may be strided), for a matrix that multiplies in bf16. */
-vl_status vl_cuda_linear_bf16(vl_cuda *cuda, const vl_linear_args *args, vl_error *err);
+/* out = alpha * x W (transposed), with args->x in the type that the matrix multiplies in (its rows may be strided). */
+vl_status vl_cuda_linear_narrow(vl_cuda *cuda, const vl_linear_args *args, float alpha, vl_error *err);
+
+/* ---- reduce.cu --------------------------------------------------------------------------------------------- */
+
+enum { VL_CUDA_SQUARE_BLOCKS = 1024, VL_CUDA_SQUARES = VL_CUDA_SQUARE_BLOCKS + 1 };
+/* partial[VL_CUDA_SQUARE_BLOCKS] = sum of squares over the tensor; what is before is the op's. */
+vl_status vl_cuda_add_squares(vl_cuda *cuda, double *partial, vl_tensor x, vl_error *err);
 
 /* ---- the ops ----------------------------------------------------------------------------------------------- */
 
 vl_status vl_cuda_matrix_new(void *context, void **data, const vl_matrix_args *args, vl_error *err);
 void vl_cuda_matrix_free(void *context, void *data);
+bool vl_cuda_matrix_is_narrow(const void *data);
+vl_dtype vl_cuda_gemm_dtype(void *context);
 vl_status vl_cuda_linear(void *context, const vl_linear_args *args, vl_error *err);
 vl_status vl_cuda_gemm(void *context, const vl_gemm_args *args, vl_error *err);
 vl_status vl_cuda_embed(void *context, const vl_embed_args *args, vl_error *err);
@@ -146,6 +165,10 @@ vl_status vl_cuda_metrics(void *context, const vl_metrics_args *args, vl_error *
 vl_status vl_cuda_unembed_loss(void *context, const vl_unembed_loss_args *args, vl_error *err);
 vl_status vl_cuda_column_sum(void *context, const vl_column_sum_args *args, vl_error *err);
 vl_status vl_cuda_sum_squares(void *context, double *out, vl_tensor x, vl_error *err);
+vl_status vl_cuda_take_rows(void *context, const vl_take_rows_args *args, vl_error *err);
+vl_status vl_cuda_normalise(void *context, const vl_normalise_args *args, vl_error *err);
+vl_status vl_cuda_loss_total(void *context, const vl_loss_total_args *args, vl_error *err);
+vl_status vl_cuda_step_scale(void *context, const vl_step_scale_args *args, vl_error *err);
 vl_status vl_cuda_sgd(void *context, const vl_sgd_args *args, vl_error *err);
 vl_status vl_cuda_adam(void *context, const vl_adam_args *args, vl_error *err);
 vl_status vl_cuda_peak_new(void *context, void **data, const vl_peak_args *args, vl_error *err);

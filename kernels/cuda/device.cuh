@@ -85,6 +85,78 @@ __device__ inline void vl_store_some(float *at, float4 value, int64_t n, bool ve
         at[3] = value.w;
 }
 
+/* ---- eight at a time --------------------------------------------------------------------------------------- */
+
+typedef struct vl_eight {
+    float4 low, high;
+} vl_eight;
+
+__device__ inline vl_eight vl_load8(const float *at)
+{
+    vl_eight e = {vl_load4(at), vl_load4(at + 4)};
+    return e;
+}
+
+/* 16 bytes of a 16-bit type T. */
+template <typename T> union vl_packed {
+    uint4 all;
+    T element[8];
+};
+
+template <typename T> __device__ inline vl_eight vl_load8(const T *at)
+{
+    vl_packed<T> p;
+    p.all = *reinterpret_cast<const uint4 *>(at);
+    vl_eight e;
+    e.low = make_float4(vl_load(&p.element[0]), vl_load(&p.element[1]), vl_load(&p.element[2]), vl_load(&p.element[3]));
+    e.high =
+        make_float4(vl_load(&p.element[4]), vl_load(&p.element[5]), vl_load(&p.element[6]), vl_load(&p.element[7]));
+    return e;
+}
+
+__device__ inline void vl_store8(float *at, vl_eight e)
+{
+    vl_store4(at, e.low);
+    vl_store4(at + 4, e.high);
+}
+
+template <typename T> __device__ inline void vl_store8(T *at, vl_eight e)
+{
+    vl_packed<T> p;
+    vl_store(&p.element[0], e.low.x), vl_store(&p.element[1], e.low.y);
+    vl_store(&p.element[2], e.low.z), vl_store(&p.element[3], e.low.w);
+    vl_store(&p.element[4], e.high.x), vl_store(&p.element[5], e.high.y);
+    vl_store(&p.element[6], e.high.z), vl_store(&p.element[7], e.high.w);
+    *reinterpret_cast<uint4 *>(at) = p.all;
+}
+
+/* Four of a 16-bit type, as vl_store4; and the first n of them, as vl_store_some. */
+template <typename T> __device__ inline void vl_store4(T *at, float4 value)
+{
+    union {
+        uint2 all;
+        T element[4];
+    } p;
+    vl_store(&p.element[0], value.x), vl_store(&p.element[1], value.y);
+    vl_store(&p.element[2], value.z), vl_store(&p.element[3], value.w);
+    *reinterpret_cast<uint2 *>(at) = p.all;
+}
+
+template <typename T> __device__ inline void vl_store_some(T *at, float4 value, int64_t n, bool vector)
+{
+    if (vector && n >= 4) {
+        vl_store4(at, value);
+        return;
+    }
+    vl_store(at, value.x);
+    if (n > 1)
+        vl_store(at + 1, value.y);
+    if (n > 2)
+        vl_store(at + 2, value.z);
+    if (n > 3)
+        vl_store(at + 3, value.w);
+}
+
 /* ---- reductions -------------------------------------------------------------------------------------------- */
 
 /* Over the 32 lanes; all lanes of the warp take part and get the result. */

@@ -2,7 +2,8 @@
  *
  * A matrix lies on the device as it is stored, or, where it does not fit, stays in the mapped file and travels through
  * the stages (transfer.cu) block by block on every use: while one block is multiplied the next is on its way.
- * A type that cuBLASLt must not multiply as it is (fp16 exactly; fp16 and fp32 as bf16) is converted block by block. */
+ * fp16 and bf16 weights multiply in their own type, with fp32 accumulation; what is asked for exactly multiplies in
+ * fp32. Weights of another type than that of the product are converted block by block. */
 #include <string.h>
 
 #include "kernels/cuda/context.h"
@@ -27,10 +28,9 @@ static vl_status upload_rows(vl_cuda *cuda, vl_cuda_stage **out, const vl_cuda_m
 
 size_t vl_cuda_conversion_bytes(const vl_cuda_matrix *w)
 {
-    vl_dtype product = w->bf16 ? VL_BF16 : VL_F32;
-    if ((w->device ? w->dtype : w->host_dtype) == product)
+    if ((w->device ? w->dtype : w->host_dtype) == w->product)
         return 0;
-    return (size_t)(rows_of_block(CONVERT_ELEMENTS, w->n_in, w->n_out) * w->n_in) * vl_dtype_size(product);
+    return (size_t)(rows_of_block(CONVERT_ELEMENTS, w->n_in, w->n_out) * w->n_in) * vl_dtype_size(w->product);
 }
 
 static vl_status fill_device_copy(vl_cuda *cuda, vl_cuda_matrix *w, vl_error *err)
@@ -48,6 +48,21 @@ static vl_status fill_device_copy(vl_cuda *cuda, vl_cuda_matrix *w, vl_error *er
     return VL_OK;
 }
 
+/* Devices without bf16 multiply such weights in fp32: fp16 would lose their range. */
+static vl_dtype product_type(const vl_cuda *cuda, const vl_matrix_args *args)
+{
+    bool as_stored = args->precision == VL_PRECISION_AUTO;
+    if (as_stored && args->dtype == VL_F16)
+        return VL_F16;
+    bool bf16 = args->precision == VL_PRECISION_FAST || (as_stored && args->dtype == VL_BF16);
+    return bf16 && cuda->has_bf16 ? VL_BF16 : VL_F32;
+}
+
+bool vl_cuda_matrix_is_narrow(const void *data)
+{
+    return ((const vl_cuda_matrix *)data)->product != VL_F32;
+}
+
 vl_status vl_cuda_matrix_new(void *context, void **data, const vl_matrix_args *args, vl_error *err)
 {
     vl_cuda *cuda = (vl_cuda *)context;
@@ -56,9 +71,8 @@ vl_status vl_cuda_matrix_new(void *context, void **data, const vl_matrix_args *a
     if (!w)
         return vl_fail_nomem(err, "weight matrix");
     w->host = args->host, w->host_dtype = w->dtype = args->dtype, w->n_out = args->n_out, w->n_in = args->n_in;
-    w->bf16 = cuda->has_bf16 && (args->precision == VL_PRECISION_FAST ||
-                                 (args->precision == VL_PRECISION_AUTO && args->dtype == VL_BF16));
-    if (w->bf16 && args->resident) /* rounded once, for many uses */
+    w->product = product_type(cuda, args);
+    if (w->product == VL_BF16 && args->resident) /* rounded once, for many uses */
         w->dtype = VL_BF16;
     vl_status status = VL_OK;
     if (!vl_mul_size(&bytes, (size_t)w->n_out, (size_t)w->n_in) || !vl_mul_size(&bytes, bytes, vl_dtype_size(w->dtype)))
@@ -101,6 +115,7 @@ typedef struct work {
     const void *x; /* in the type of the product */
     int64_t x_row;
     vl_dtype dtype; /* of the product */
+    float alpha;
 } work;
 
 static vl_status multiply_block(const work *k, const void *weight, int64_t first, int64_t rows, vl_error *err)
@@ -110,7 +125,7 @@ static vl_status multiply_block(const work *k, const void *weight, int64_t first
     vl_cuda_product p;
     memset(&p, 0, sizeof p);
     p.m = a->x.shape[0], p.a = k->x, p.a_row = k->x_row, p.b = weight, p.b_row = k->w->n_in;
-    p.bf16 = k->dtype == VL_BF16, p.alpha = 1, p.out_row = a->out.row_stride;
+    p.type = k->dtype, p.out_type = VL_F32, p.alpha = k->alpha, p.out_row = a->out.row_stride;
     if (a->transpose) { /* out += x[:, first..] W[first.., :] */
         p.n = k->w->n_in, p.k = rows, p.a = (const char *)k->x + (size_t)first * element;
         p.out = (float *)a->out.data, p.beta = a->accumulate || first > 0 ? 1.0f : 0.0f;
@@ -157,26 +172,45 @@ static vl_status run_blocks(const work *k, vl_error *err)
     return VL_OK;
 }
 
-vl_status vl_cuda_linear_bf16(vl_cuda *cuda, const vl_linear_args *a, vl_error *err)
+static work work_of(vl_cuda *cuda, const vl_linear_args *a, vl_tensor x, vl_dtype dtype)
 {
     work k;
     k.cuda = cuda, k.args = a, k.w = (const vl_cuda_matrix *)a->weight->data;
-    k.x = a->x.data, k.x_row = a->x.row_stride, k.dtype = VL_BF16;
+    k.x = x.data, k.x_row = x.row_stride, k.dtype = dtype, k.alpha = 1;
+    return k;
+}
+
+vl_status vl_cuda_linear_narrow(vl_cuda *cuda, const vl_linear_args *a, float alpha, vl_error *err)
+{
+    work k = work_of(cuda, a, a->x, ((const vl_cuda_matrix *)a->weight->data)->product);
+    k.alpha = alpha;
     return run_blocks(&k, err);
+}
+
+/* fp16 cannot hold every activation: rows with large ones are scaled, before and after. */
+static vl_status linear_fp16(vl_cuda *cuda, const vl_linear_args *a, vl_error *err)
+{
+    vl_tensor x;
+    float *growth;
+    VL_TRY(vl_cuda_narrow_rows(cuda, a->x, &x, &growth, err));
+    work k = work_of(cuda, a, x, VL_F16);
+    VL_TRY(run_blocks(&k, err));
+    return vl_cuda_grow_rows(cuda, a->out, growth, (const float *)a->bias.data, err);
 }
 
 vl_status vl_cuda_linear(void *context, const vl_linear_args *a, vl_error *err)
 {
-    work k;
-    k.cuda = (vl_cuda *)context, k.args = a, k.w = (const vl_cuda_matrix *)a->weight->data;
-    k.x = a->x.data, k.x_row = a->x.row_stride, k.dtype = VL_F32;
-    if (!k.w->bf16)
-        return run_blocks(&k, err);
-    vl_linear_args rounded = *a;
-    vl_bf16 *x;
-    VL_TRY(vl_cuda_to_bf16(k.cuda, VL_CUDA_AREA_LEFT, a->x, &x, err));
-    rounded.x = vl_tensor_2d(x, VL_BF16, a->x.shape[0], a->x.shape[1]);
-    return vl_cuda_linear_bf16(k.cuda, &rounded, err);
+    vl_cuda *cuda = (vl_cuda *)context;
+    vl_dtype product = ((const vl_cuda_matrix *)a->weight->data)->product;
+    vl_tensor x = a->x;
+    if (product == VL_F16 && !a->accumulate)
+        return linear_fp16(cuda, a, err);
+    if (product == VL_F16) /* what is there already must not be scaled */
+        product = VL_F32;
+    if (product == VL_BF16)
+        VL_TRY(vl_cuda_narrow(cuda, VL_CUDA_AREA_LEFT, VL_BF16, a->x, &x, err));
+    work k = work_of(cuda, a, x, product);
+    return run_blocks(&k, err);
 }
 
 /* ---- gemm -------------------------------------------------------------------------------------------------- */
@@ -189,13 +223,22 @@ vl_status vl_cuda_gemm(void *context, const vl_gemm_args *a, vl_error *err)
     p.m = a->out.shape[0], p.n = a->out.shape[1], p.k = a->a.shape[a->transpose_a ? 0 : 1];
     p.a = a->a.data, p.a_row = a->a.row_stride, p.transpose_a = a->transpose_a;
     p.b = a->b.data, p.b_row = a->b.row_stride, p.transpose_b = a->transpose_b;
-    p.out = (float *)a->out.data, p.out_row = a->out.row_stride, p.alpha = a->alpha, p.beta = a->beta;
-    p.bf16 = a->fast && cuda->has_bf16;
-    if (p.bf16) {
-        vl_bf16 *left, *right;
-        VL_TRY(vl_cuda_to_bf16(cuda, VL_CUDA_AREA_LEFT, a->a, &left, err));
-        VL_TRY(vl_cuda_to_bf16(cuda, VL_CUDA_AREA_RIGHT, a->b, &right, err));
-        p.a = left, p.a_row = a->a.shape[1], p.b = right, p.b_row = a->b.shape[1];
+    p.out = a->out.data, p.out_row = a->out.row_stride, p.out_type = a->out.dtype;
+    p.c = a->c.data, p.c_row = a->c.row_stride, p.alpha = a->alpha, p.beta = a->beta;
+    p.type = a->a.dtype == VL_BF16 || (a->fast && cuda->has_bf16) ? VL_BF16 : VL_F32;
+    if (p.type == VL_BF16) {
+        vl_tensor left, right;
+        VL_TRY(vl_cuda_narrow(cuda, VL_CUDA_AREA_LEFT, VL_BF16, a->a, &left, err));
+        bool same = a->b.data == a->a.data && a->b.row_stride == a->a.row_stride; /* a Gram matrix */
+        right = left;
+        if (!same)
+            VL_TRY(vl_cuda_narrow(cuda, VL_CUDA_AREA_RIGHT, VL_BF16, a->b, &right, err));
+        p.a = left.data, p.a_row = left.row_stride, p.b = right.data, p.b_row = right.row_stride;
     }
     return vl_cuda_multiply(cuda, &p, err);
+}
+
+vl_dtype vl_cuda_gemm_dtype(void *context)
+{
+    return ((vl_cuda *)context)->has_bf16 ? VL_BF16 : VL_F32;
 }

@@ -5,7 +5,7 @@
  * term is then at least 0, and the rounding of the log-sum-exps cancels to first order.
  *
  * A block owns a row, and keeps as many of its logits in shared memory as fit: so far the tile is read once and written
- * once; what lies beyond is read a second time. A gradient in bf16 takes half the bytes of its logits, in the first
+ * once; what lies beyond is read a second time. A gradient in 16 bit takes half the bytes of its logits, in the first
  * half of the row: what it overwrites has been read by everybody, see `sweep`. */
 #include "kernels/cuda/loss.h"
 #include "kernels/cuda/rows.cuh"
@@ -18,6 +18,7 @@ typedef struct loss_view {
     const int32_t *targets;           /* CE */
     int64_t z_row, t_row, v;
     int64_t kept;          /* logits of a row in shared memory: all, or a multiple of 4 * blockDim.x */
+    float scale;           /* of a gradient in fp16, in the place of the weights; otherwise 0 */
     bool gradient, vector; /* vector: the teacher's rows allow 16-byte loads */
 } loss_view;
 
@@ -90,13 +91,18 @@ __device__ inline void store_gradient(float *at, float4 slope)
 
 __device__ inline void store_gradient(vl_bf16 *at, float4 slope)
 {
-    union {
-        vl_bf16 element[4];
-        uint2 all;
-    } four;
-    vl_store(&four.element[0], slope.x), vl_store(&four.element[1], slope.y);
-    vl_store(&four.element[2], slope.z), vl_store(&four.element[3], slope.w);
-    *reinterpret_cast<uint2 *>(at) = four.all;
+    vl_store4(at, slope);
+}
+
+__device__ inline float within_fp16(float x)
+{
+    const float most = 65504.0f;
+    return x > most ? most : x < -most ? -most : x; /* NaN stays */
+}
+
+__device__ inline void store_gradient(vl_f16 *at, float4 slope)
+{
+    vl_store4(at, make_float4(within_fp16(slope.x), within_fp16(slope.y), within_fp16(slope.z), within_fp16(slope.w)));
 }
 
 /* Four logits at column j: their sums, and where WRITE their gradient. */
@@ -108,8 +114,8 @@ __device__ inline void step(float4 z, int64_t j, const loss_row &r, const loss_v
         store_gradient(reinterpret_cast<Gradient *>(r.z) + j, slope);
 }
 
-/* Over the whole row, once. Beyond what is kept, a bf16 gradient at column j overwrites the logits at j / 2, which lie
- * at least one round back: the barrier keeps a thread from writing there before the others have read. */
+/* Over the whole row, once. Beyond what is kept, a 16-bit gradient at column j overwrites the logits at j / 2, which
+ * lie at least one round back: the barrier keeps a thread from writing there before the others have read. */
 template <int KIND, typename Gradient, bool WRITE>
 __device__ static loss_sums sweep(const float *kept, const loss_row &r, const loss_view &v)
 {
@@ -151,7 +157,7 @@ __device__ inline loss_row row_of(const loss_view &v, int kind)
     r.t = kind == VL_LOSS_CE ? NULL : v.t + i * v.t_row;
     r.t_lse = kind == VL_LOSS_CE ? 0.0f : v.t_lse[i];
     r.target = kind == VL_LOSS_CE ? v.targets[i] : -1;
-    r.weight = v.weights ? v.weights[i] : 1.0f;
+    r.weight = v.scale > 0.0f ? v.scale : v.weights ? v.weights[i] : 1.0f;
     r.inner = 0.0f;
     return r;
 }
@@ -226,7 +232,11 @@ vl_status vl_cuda_loss(vl_cuda *cuda, const vl_unembed_loss_args *a, const vl_cu
     v.targets = a->targets.data ? (const int32_t *)a->targets.data + tile->first : NULL;
     v.weights = a->row_weight.data ? (const float *)a->row_weight.data + tile->first : NULL;
     v.loss = (float *)a->loss.data + tile->first;
+    v.scale = tile->gradient == VL_F16 ? vl_cuda_loss_scale(a->kind) : 0.0f;
     v.gradient = a->dx.data != NULL, v.vector = vl_aligned16(v.t, v.t_row, 4);
-    return tile->bf16 ? launch_kind<vl_bf16>(cuda, a->kind, v, tile->rows, err)
-                      : launch_kind<float>(cuda, a->kind, v, tile->rows, err);
+    if (tile->gradient == VL_BF16)
+        return launch_kind<vl_bf16>(cuda, a->kind, v, tile->rows, err);
+    if (tile->gradient == VL_F16)
+        return launch_kind<vl_f16>(cuda, a->kind, v, tile->rows, err);
+    return launch_kind<float>(cuda, a->kind, v, tile->rows, err);
 }

@@ -9,11 +9,21 @@ typedef struct vl_cuda_loss_tile {
     int64_t row;   /* elements from row to row: a multiple of 4, at least V; what is behind V is written over */
     int64_t first; /* row of the arguments that is row 0 of the tile */
     int64_t rows, v;
-    bool bf16; /* leave the gradient as bf16: row i begins where its logits began, 2 * row elements from row to row */
+    /* of the gradient: f32, or a 16-bit type, in which row i begins where its logits began, 2 * row elements from row
+     * to row */
+    vl_dtype gradient;
 } vl_cuda_loss_tile;
 
+/* What a gradient in fp16 is multiplied by in the place of its row weight: weights of 1 / rows would leave nearly all
+ * of it below the smallest number of that type. Entries are at most 1, but for the reverse KL, where they are nats. */
+static inline float vl_cuda_loss_scale(vl_loss kind)
+{
+    return kind == VL_LOSS_REVERSE_KL ? 256.0f : 16384.0f;
+}
+
 /* args->loss[first ..] = loss of the tile's rows, and, where args->dx is asked for, the logits become
- * row_weight * d loss / d logit. The head and x of the arguments are not read. */
+ * row_weight * d loss / d logit, or in fp16 vl_cuda_loss_scale * d loss / d logit. The head and x of the arguments are
+ * not read. */
 vl_status vl_cuda_loss(vl_cuda *cuda, const vl_unembed_loss_args *args, const vl_cuda_loss_tile *tile, vl_error *err);
 
 #endif

@@ -12,8 +12,8 @@ static int64_t element_count(vl_tensor t)
 
 /* torch.optim.SGD: g += wd * p; m = mu * m + g (m = g at first); p -= lr * (nesterov ? g + mu * m : m). */
 typedef struct sgd_view {
-    float *parameter, *momentum;
-    const float *gradient;
+    float *parameter, *momentum;   /* momentum may be NULL */
+    const float *gradient, *limit; /* limit: multiplies the gradient too; may be NULL */
     int64_t n;
     float rate, factor, decay, scale;
     bool nesterov, first, vector;
@@ -27,20 +27,32 @@ __device__ inline void sgd_element(float *p, float *m, float gradient, const sgd
     *p -= v.rate * (v.nesterov ? g + v.factor * velocity : velocity);
 }
 
+/* What clipping leaves of a gradient; false: no step is taken. */
+__device__ inline bool apply_limit(float *scale, const float *limit)
+{
+    if (!limit)
+        return true;
+    *scale *= *limit;
+    return !isnan(*limit);
+}
+
 static __global__ void sgd_step(sgd_view v)
 {
+    if (!apply_limit(&v.scale, v.limit))
+        return;
     for (int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x); i < v.n;
          i += 4 * (int64_t)gridDim.x * blockDim.x) {
         int64_t n = v.n - i;
         float4 g = vl_load_some(v.gradient + i, n, v.vector), p = vl_load_some(v.parameter + i, n, v.vector);
         float4 m = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (!v.first) /* the buffer holds nothing yet */
+        if (!v.first && v.momentum) /* the buffer holds nothing yet */
             m = vl_load_some(v.momentum + i, n, v.vector);
         sgd_element(&p.x, &m.x, g.x, v);
         sgd_element(&p.y, &m.y, g.y, v);
         sgd_element(&p.z, &m.z, g.z, v);
         sgd_element(&p.w, &m.w, g.w, v);
-        vl_store_some(v.momentum + i, m, n, v.vector);
+        if (v.momentum)
+            vl_store_some(v.momentum + i, m, n, v.vector);
         vl_store_some(v.parameter + i, p, n, v.vector);
     }
 }
@@ -52,7 +64,7 @@ vl_status vl_cuda_sgd(void *context, const vl_sgd_args *a, vl_error *err)
     v.parameter = (float *)a->parameter.data, v.momentum = (float *)a->momentum.data;
     v.gradient = (const float *)a->gradient.data, v.n = element_count(a->parameter);
     v.rate = a->learning_rate, v.factor = a->momentum_factor, v.decay = a->weight_decay, v.scale = a->gradient_scale;
-    v.nesterov = a->nesterov, v.first = a->first;
+    v.nesterov = a->nesterov, v.first = a->first, v.limit = (const float *)a->scale.data;
     v.vector = vl_aligned16(v.parameter, 0, 4) && vl_aligned16(v.momentum, 0, 4) && vl_aligned16(v.gradient, 0, 4);
     if (v.n == 0)
         return VL_OK;
@@ -63,7 +75,7 @@ vl_status vl_cuda_sgd(void *context, const vl_sgd_args *a, vl_error *err)
 /* Kingma and Ba 2015 with decoupled weight decay (Loshchilov and Hutter 2019). */
 typedef struct adam_view {
     float *parameter, *mean, *square;
-    const float *gradient;
+    const float *gradient, *limit; /* as of SGD */
     int64_t n;
     float keep, step_size, root_correction, epsilon, scale; /* keep: what decay leaves of a parameter */
     float beta2, new1, new2;                                /* the weights of the past and of the new */
@@ -80,6 +92,8 @@ __device__ inline void adam_element(float *p, float *m, float *s, float gradient
 
 static __global__ void adam_step(adam_view v)
 {
+    if (!apply_limit(&v.scale, v.limit))
+        return;
     for (int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x); i < v.n;
          i += 4 * (int64_t)gridDim.x * blockDim.x) {
         int64_t n = v.n - i;
@@ -105,6 +119,7 @@ vl_status vl_cuda_adam(void *context, const vl_adam_args *a, vl_error *err)
     v.root_correction = (float)sqrt(1.0 - pow((double)a->beta2, (double)a->step));
     v.keep = 1.0f - a->learning_rate * a->weight_decay, v.epsilon = a->epsilon, v.scale = a->gradient_scale;
     v.beta2 = a->beta2, v.new1 = 1.0f - a->beta1, v.new2 = 1.0f - a->beta2;
+    v.limit = (const float *)a->scale.data;
     v.vector = vl_aligned16(v.parameter, 0, 4) && vl_aligned16(v.mean, 0, 4) && vl_aligned16(v.square, 0, 4) &&
                vl_aligned16(v.gradient, 0, 4);
     if (v.n == 0)

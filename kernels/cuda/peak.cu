@@ -52,7 +52,7 @@ static vl_status prepare(cuda_peak *p, const vl_peak_args *args, vl_error *err)
     p->product.a = p->a, p->product.b = p->b, p->product.out = (float *)p->out;
     p->product.a_row = p->product.b_row = args->k, p->product.out_row = args->n;
     p->product.transpose_b = true; /* as a head lies in its file */
-    p->product.bf16 = args->dtype == VL_BF16, p->product.alpha = 1.0f;
+    p->product.type = args->dtype, p->product.out_type = VL_F32, p->product.alpha = 1.0f;
     return VL_OK;
 }
 

@@ -70,7 +70,7 @@ vl_status vl_cuda_column_sum(void *context, const vl_column_sum_args *a, vl_erro
 
 /* ---- squares ----------------------------------------------------------------------------------------------- */
 
-enum { THREADS = 256, MAX_BLOCKS = 1024 };
+enum { THREADS = 256 };
 
 typedef struct square_view {
     const float *x;
@@ -95,7 +95,7 @@ static __global__ void __launch_bounds__(THREADS) square_blocks(double *partial,
         partial[blockIdx.x] = sum;
 }
 
-/* One block. The total goes behind the partial sums. */
+/* One block. The total goes behind the partial sums of the most blocks that there may be. */
 static __global__ void __launch_bounds__(THREADS) square_total(double *partial, int blocks)
 {
     __shared__ double shared[VL_MAX_WARPS];
@@ -104,27 +104,30 @@ static __global__ void __launch_bounds__(THREADS) square_total(double *partial, 
         sum += partial[i];
     sum = vl_block_sum(sum, shared);
     if (threadIdx.x == 0)
-        partial[blocks] = sum;
+        partial[VL_CUDA_SQUARE_BLOCKS] = sum;
+}
+
+vl_status vl_cuda_add_squares(vl_cuda *cuda, double *partial, vl_tensor x, vl_error *err)
+{
+    square_view v;
+    v.x = (const float *)x.data, v.row = x.row_stride, v.rows = x.ndim == 2 ? x.shape[0] : 1;
+    v.columns = x.shape[x.ndim - 1], v.vector = vl_aligned16(v.x, v.rows > 1 ? v.row : 0, 4);
+    int64_t wanted = (v.rows * ((v.columns + 3) / 4) + THREADS - 1) / THREADS;
+    int blocks = wanted < VL_CUDA_SQUARE_BLOCKS ? (int)wanted : VL_CUDA_SQUARE_BLOCKS;
+    if (blocks > 0) {
+        VL_LAUNCH(square_blocks, (unsigned)blocks, THREADS, 0, cuda->stream, partial, v);
+        VL_TRY(vl_cuda_check(cudaGetLastError(), "sum_squares", err));
+    }
+    VL_LAUNCH(square_total, 1, THREADS, 0, cuda->stream, partial, blocks);
+    return vl_cuda_check(cudaGetLastError(), "sum_squares", err);
 }
 
 vl_status vl_cuda_sum_squares(void *context, double *out, vl_tensor x, vl_error *err)
 {
     vl_cuda *cuda = (vl_cuda *)context;
-    square_view v;
     void *memory;
-    v.x = (const float *)x.data, v.row = x.row_stride, v.rows = x.ndim == 2 ? x.shape[0] : 1;
-    v.columns = x.shape[x.ndim - 1], v.vector = vl_aligned16(v.x, v.rows > 1 ? v.row : 0, 4);
-    *out = 0;
-    if (v.rows * v.columns == 0)
-        return VL_OK;
-    int64_t wanted = (v.rows * ((v.columns + 3) / 4) + THREADS - 1) / THREADS;
-    int blocks = wanted < MAX_BLOCKS ? (int)wanted : MAX_BLOCKS;
-    VL_TRY(vl_cuda_scratch(cuda, (size_t)(blocks + 1) * sizeof(double), &memory, err));
-    double *partial = (double *)memory;
-    VL_LAUNCH(square_blocks, (unsigned)blocks, THREADS, 0, cuda->stream, partial, v);
-    VL_TRY(vl_cuda_check(cudaGetLastError(), "sum_squares", err));
-    VL_LAUNCH(square_total, 1, THREADS, 0, cuda->stream, partial, blocks);
-    VL_TRY(vl_cuda_check(cudaGetLastError(), "sum_squares", err));
-    vl_tensor total = vl_tensor_1d(partial + blocks, VL_F64, 1);
+    VL_TRY(vl_cuda_scratch(cuda, VL_CUDA_SQUARES * sizeof(double), &memory, err));
+    VL_TRY(vl_cuda_add_squares(cuda, (double *)memory, x, err));
+    vl_tensor total = vl_tensor_1d((double *)memory + VL_CUDA_SQUARE_BLOCKS, VL_F64, 1);
     return vl_cuda_read(context, out, &total, err);
 }

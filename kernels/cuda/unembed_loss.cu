@@ -28,10 +28,14 @@ static vl_status tile_loss(vl_cuda *cuda, const vl_unembed_loss_args *a, const v
     memset(&product.bias, 0, sizeof product.bias);
     product.x = product.out, product.transpose = true;
     product.out = vl_tensor_rows(a->dx, tile->first, tile->rows);
-    if (!tile->bf16)
+    if (tile->gradient == VL_F32)
         return vl_cuda_linear(cuda, &product, err);
-    product.x.dtype = VL_BF16, product.x.row_stride = 2 * tile->row;
-    return vl_cuda_linear_bf16(cuda, &product, err);
+    product.x.dtype = tile->gradient, product.x.row_stride = 2 * tile->row;
+    if (tile->gradient == VL_BF16)
+        return vl_cuda_linear_narrow(cuda, &product, 1.0f, err);
+    const float *weight = a->row_weight.data ? (const float *)a->row_weight.data + tile->first : NULL;
+    VL_TRY(vl_cuda_linear_narrow(cuda, &product, 1.0f / vl_cuda_loss_scale(a->kind), err));
+    return weight ? vl_cuda_scale_rows(cuda, product.out, weight, 1.0f, err) : VL_OK;
 }
 
 vl_status vl_cuda_unembed_loss(void *context, const vl_unembed_loss_args *a, vl_error *err)
@@ -44,7 +48,7 @@ vl_status vl_cuda_unembed_loss(void *context, const vl_unembed_loss_args *a, vl_
     for (int64_t first = 0; first < m; first += step) {
         vl_cuda_loss_tile tile;
         tile.logits = (float *)memory, tile.row = row, tile.v = head->n_out, tile.first = first;
-        tile.rows = m - first < step ? m - first : step, tile.bf16 = head->bf16;
+        tile.rows = m - first < step ? m - first : step, tile.gradient = head->product;
         VL_TRY(tile_loss(cuda, a, &tile, err));
     }
     return VL_OK;

@@ -67,7 +67,7 @@ def test_costs():
     words = "d d d 0 4096 4096 0 1024 4096 5360320512"  # y is one row
     add = traces.parse("kernel 1 0 0 3 add_rows void(*)(add_view) 4096 256 0 " + words)
     assert cost.COST["add_rows"](cost.Words(add)) == 1024 * 4096 * 4 * 2
-    widen = "kernel 1 0 0 3 convert<Out,In> void(*)(float*,long,__halfconst*,long,long,long) 9 256 0 d 8 d 8 10 8"
+    widen = "kernel 1 0 0 3 convert<Out,In> void(*)(float*,__halfconst*,convert_view) 9 256 0 d d 8 8 10 8 1"
     assert cost.COST["convert"](cost.Words(traces.parse(widen))) == 10 * 8 * 6
     for line in ("kernel 1 0 0 3 add_rows T 9 256 0 7 " + words, "kernel 1 0 0 3 unknown T 9 256 0 d"):
         try:

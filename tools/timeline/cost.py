@@ -39,6 +39,9 @@ def attention_flops(w):
 
 COST = {
     "convert": lambda w: w[4] * w[5] * sum(w.widths()),
+    "narrow_rows": lambda w: w.blocks * w[4] * 6 * w.given(2),
+    "grow_rows": lambda w: w.blocks * 4 * w.given(1),  # rows that are not scaled are not touched
+    "scale_rows": lambda w: w.blocks * w[3] * 8 * w.given(0),
     "add_rows": lambda w: w[7] * w[8] * 4 * (2 + (w[6] != 0)) * w.given(0),
     "norm_groups": lambda w: w[8] * w[10] * 8 * w.given(1),
     "norm_backward_groups": lambda w: w[8] * w[10] * 12 * w.given(2),

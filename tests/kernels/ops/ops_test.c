@@ -60,6 +60,15 @@ bool test_has_bf16(void)
     return ((const vl_cpu *)device->context)->has_bf16_gemm;
 }
 
+vl_dtype test_product_dtype(test_matrix_args args)
+{
+    bool stored = args.precision == VL_PRECISION_AUTO;
+    if (stored && args.dtype == VL_F16 && strncmp(vl_device_name(device), "cuda", 4) == 0)
+        return VL_F16;
+    bool bf16 = args.precision == VL_PRECISION_FAST || (stored && args.dtype == VL_BF16);
+    return bf16 && test_has_bf16() ? VL_BF16 : VL_F32;
+}
+
 bool test_has_panels(void)
 {
     return strcmp(vl_device_name(device), "cpu") == 0 && ((const vl_cpu *)device->context)->has_avx512_bf16;
@@ -120,6 +129,7 @@ static void store(void *at, vl_dtype dtype, double value)
     const void *from = dtype == VL_F32   ? (const void *)&narrow
                        : dtype == VL_I32 ? (const void *)&small
                        : dtype == VL_I64 ? (const void *)&large
+                       : dtype == VL_F64 ? (const void *)&value
                                          : (const void *)&half;
     memcpy(at, from, vl_dtype_size(dtype));
 }
@@ -130,11 +140,13 @@ static double load(const void *at, vl_dtype dtype)
     uint16_t half;
     int32_t small;
     int64_t large;
+    double value;
     switch (dtype) {
     case VL_F32: memcpy(&narrow, at, 4); return (double)narrow;
     case VL_F16: memcpy(&half, at, 2); return (double)vl_f16_to_f32(half);
     case VL_BF16: memcpy(&half, at, 2); return (double)vl_bf16_to_f32(half);
     case VL_I32: memcpy(&small, at, 4); return small;
+    case VL_F64: memcpy(&value, at, 8); return value;
     default: memcpy(&large, at, 8); return (double)large;
     }
 }
@@ -262,6 +274,21 @@ double *test_rounded(const double *values, int64_t n, vl_dtype dtype)
     for (int64_t i = 0; i < n; i++)
         rounded[i] = test_round(values[i], dtype);
     return rounded;
+}
+
+double *test_rounded_operand(const double *values, int64_t rows, int64_t columns, vl_dtype dtype)
+{
+    double *out = test_memory((size_t)(rows * columns), sizeof *out);
+    for (int64_t i = 0; i < rows; i++) {
+        double largest = 0, shrink = 1;
+        for (int64_t j = 0; j < columns; j++)
+            largest = fmax(largest, fabs(values[i * columns + j]));
+        while (dtype == VL_F16 && largest * shrink >= 32768)
+            shrink /= 2;
+        for (int64_t j = 0; j < columns; j++)
+            out[i * columns + j] = test_round(shrink * values[i * columns + j], dtype) / shrink;
+    }
+    return out;
 }
 
 double test_absolute_error(const double *got, const double *want, int64_t n)

@@ -36,6 +36,9 @@ void test_reopen(int n_threads);
 /* Whether 16-bit products are rounded to bf16: a CPU without AVX-512 and a GPU before compute capability 8.0 compute
  * them in fp32. */
 bool test_has_bf16(void);
+/* What a matrix multiplies in: f32, or bf16; on a GPU also f16, where the weights are that. */
+typedef struct test_matrix_args test_matrix_args;
+vl_dtype test_product_dtype(test_matrix_args args);
 /* A CPU whose processor runs our own bf16 micro-kernel. */
 bool test_has_panels(void);
 
@@ -71,11 +74,11 @@ double *test_values(const test_tensor *tensor);
 /* Checks that an op left its input alone. */
 void test_unchanged(const test_tensor *tensor);
 
-typedef struct test_matrix_args {
+struct test_matrix_args {
     vl_dtype dtype;
     vl_precision precision;
     bool resident, misaligned; /* misaligned: at an odd host address */
-} test_matrix_args;
+};
 vl_matrix *test_matrix(const double *values, int64_t n_out, int64_t n_in, test_matrix_args args);
 
 /* Normal deviates times scale, rounded to fp32; each test starts from the same seed. */
@@ -85,6 +88,9 @@ double *test_random_rows(int64_t rows, int64_t columns, double scale);
 int64_t test_random_below(int64_t n);
 /* A copy rounded to a type. */
 double *test_rounded(const double *values, int64_t n, vl_dtype dtype);
+/* The left operand of a product: in fp16, rows with an entry of 2^15 or more are divided by a power of two on the way.
+ */
+double *test_rounded_operand(const double *values, int64_t rows, int64_t columns, vl_dtype dtype);
 double test_round(double value, vl_dtype dtype);
 
 /* max|got - want| / max|want| of the worst row. Values that are not finite must be equal (or both NaN): infinite

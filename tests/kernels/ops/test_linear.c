@@ -10,10 +10,9 @@ typedef struct variant {
     bool transpose, accumulate, bias, strided;
 } variant;
 
-static bool is_bf16(test_matrix_args a)
+static const char *mode_of(vl_dtype product)
 {
-    bool wanted = a.precision == VL_PRECISION_FAST || (a.precision == VL_PRECISION_AUTO && a.dtype == VL_BF16);
-    return wanted && test_has_bf16();
+    return product == VL_BF16 ? "bf16" : product == VL_F16 ? "fp16" : "fp32";
 }
 
 /* A matrix of the reference: element (i, j) at i * row + j * column. */
@@ -65,16 +64,15 @@ static void check_linear(shape s, variant v)
         args.bias = test_vector_of(VL_F32, bias, to)->t;
     OK(vl_op_linear(device, &args, &error));
     test_unchanged(in);
-    if (is_bf16(v.matrix)) {
-        x = test_rounded(x, s.m * from, VL_BF16);
-        w = test_rounded(w, s.n_out * s.n_in, VL_BF16);
-    }
+    vl_dtype product = test_product_dtype(v.matrix);
+    product = product == VL_F16 && v.accumulate ? VL_F32 : product; /* what is there already cannot be scaled */
+    x = test_rounded_operand(x, s.m, from, product);
+    w = test_rounded(w, s.n_out * s.n_in, product);
     for (int64_t i = 0; i < s.m * to; i++)
         before[i] = (v.accumulate ? before[i] : 0) + (v.bias ? bias[i % to] : 0);
     operand left = {x, from, 1}, right = {w, v.transpose ? s.n_in : 1, v.transpose ? 1 : s.n_in};
     reference r = multiply(left, right, (shape){s.m, from, to}, 1, 1, before);
-    test_within("linear", is_bf16(v.matrix) ? "bf16" : "fp32",
-                test_scaled_error(test_values(out), r.want, r.scale, s.m * to));
+    test_within("linear", mode_of(product), test_scaled_error(test_values(out), r.want, r.scale, s.m * to));
 }
 
 static const vl_dtype dtypes[] = {VL_F32, VL_F16, VL_BF16};
@@ -160,6 +158,37 @@ static void resident_rows_repeat(void **state)
     test_reopen(2);
 }
 
+/* Activations beyond what fp16 holds: rows of one size each, from below its smallest number to near fp32's largest. */
+static void linear_large_activations(void **state)
+{
+    (void)state;
+    enum { M = 9, IN = 70, OUT = 33 };
+    static const double sizes[M] = {1e-30, 1e-3, 1, 3e4, 7e4, 1e6, 1e20, 1e34, 0};
+    double *x = test_random(M * IN, 1), *w = test_random(OUT * IN, 0.1), *bias = test_random(OUT, 1);
+    for (int64_t i = 0; i < M * IN; i++)
+        x[i] = (double)(float)(x[i] * sizes[i / IN]);
+    for (int transpose = 0; transpose < 2; transpose++) {
+        test_matrix_args matrix = {VL_F16, VL_PRECISION_AUTO, true, false};
+        int64_t n_out = transpose ? IN : OUT, n_in = transpose ? OUT : IN;
+        w = test_rounded(w, n_out * n_in, VL_F16);
+        test_tensor *in = test_tensor_of(VL_F32, x, M, IN, STRIDED), *out = test_empty(VL_F32, M, OUT, STRIDED);
+        vl_linear_args args = {.out = out->t, .x = in->t, .transpose = transpose};
+        args.weight = test_matrix(w, n_out, n_in, matrix);
+        if (!transpose)
+            args.bias = test_vector_of(VL_F32, bias, OUT)->t;
+        OK(vl_op_linear(device, &args, &error));
+        double *rounded = test_rounded_operand(x, M, IN, test_product_dtype(matrix));
+        double *before = test_memory(M * OUT, sizeof *before);
+        for (int64_t i = 0; i < M * OUT && !transpose; i++)
+            before[i] = bias[i % OUT];
+        operand left = {rounded, IN, 1}, right = {w, transpose ? n_in : 1, transpose ? 1 : n_in};
+        reference r = multiply(left, right, (shape){M, IN, OUT}, 1, 1, before);
+        for (int64_t i = 0; i < M * OUT; i++) /* what fp16 does not see at all */
+            r.scale[i] += 1e-9;
+        test_within("linear", "large", test_scaled_error(test_values(out), r.want, r.scale, M * OUT));
+    }
+}
+
 static void linear_refuses(void **state)
 {
     (void)state;
@@ -200,7 +229,7 @@ static void check_gemm(shape s, int bits)
     test_tensor *left = test_tensor_of(VL_F32, a, ta ? k : m, ta ? m : k, layout);
     test_tensor *right = test_tensor_of(VL_F32, b, tb ? n : k, tb ? k : n, layout);
     test_tensor *out = beta == 0 ? test_empty(VL_F32, m, n, layout) : test_tensor_of(VL_F32, before, m, n, layout);
-    vl_gemm_args args = {out->t, left->t, right->t, ta, tb, alpha, beta, fast};
+    vl_gemm_args args = {out->t, left->t, right->t, ta, tb, alpha, beta, fast, {.data = NULL}};
     OK(vl_op_gemm(device, &args, &error));
     test_unchanged(left);
     test_unchanged(right);
@@ -224,6 +253,33 @@ static void gemm_all_variants(void **state)
         check_gemm((shape){576, 203, 577}, bits);
 }
 
+/* What beta multiplies lies elsewhere, and operands are kept as the device likes them best: Muon's products. */
+static void gemm_with_c(void **state)
+{
+    enum { N = 65 };
+    vl_dtype kept = vl_device_gemm_dtype(device, true);
+    assert_true(kept == VL_F32 || kept == VL_BF16);
+    assert_true(vl_device_gemm_dtype(device, false) == VL_F32);
+    for (int bits = 0; bits < 8; bits++) {
+        vl_dtype dtype = bits & 1 ? kept : VL_F32;
+        test_layout layout = bits & 2 ? STRIDED : DENSE;
+        double *a = test_rounded(test_random(N * N, 1), N * N, dtype), *b = bits & 4 ? a : test_random(N * N, 1);
+        double *c = test_rounded(test_random(N * N, 3), N * N, dtype);
+        b = test_rounded(b, N * N, dtype);
+        test_tensor *left = test_tensor_of(dtype, a, N, N, layout), *third = test_tensor_of(dtype, c, N, N, layout);
+        test_tensor *right = bits & 4 ? left : test_tensor_of(dtype, b, N, N, layout);
+        test_tensor *out = test_empty(dtype, N, N, layout);
+        vl_gemm_args args = {.out = out->t, .a = left->t, .b = right->t, .c = third->t, .transpose_b = true};
+        args.alpha = 0.5f, args.beta = -1.5f;
+        OK(vl_op_gemm(device, &args, &error));
+        test_unchanged(left), test_unchanged(right), test_unchanged(third);
+        reference r = multiply((operand){a, N, 1}, (operand){b, 1, N}, (shape){N, N, N}, 0.5, -1.5, c);
+        test_within("gemm", dtype == VL_BF16 ? "bf16 throughout" : "fp32",
+                    test_scaled_error(test_values(out), r.want, r.scale, N * N));
+        test_teardown(state);
+    }
+}
+
 static void gemm_refuses(void **state)
 {
     (void)state;
@@ -239,6 +295,10 @@ static void gemm_refuses(void **state)
     bad = good, bad.out = vl_tensor_2d(b->t.data, VL_F32, 3, 5);
     REFUSED(vl_op_gemm(device, &bad, &error));
     bad = good, bad.b.dtype = VL_F16;
+    REFUSED(vl_op_gemm(device, &bad, &error));
+    bad = good, bad.c = b->t;
+    REFUSED(vl_op_gemm(device, &bad, &error));
+    bad = good, bad.c = vl_tensor_2d((float *)out->t.data + 1, VL_F32, 3, 5);
     REFUSED(vl_op_gemm(device, &bad, &error));
     bad = good, bad.a.shape[1] = bad.b.shape[0] = 0;
     REFUSED(vl_op_gemm(device, &bad, &error));
@@ -288,8 +348,8 @@ static void embed_refuses(void **state)
 
 static const struct CMUnitTest tests[] = {
     OPS_TEST(linear_small_shapes), OPS_TEST(linear_model_shape),   OPS_TEST(linear_in_blocks),
-    OPS_TEST(linear_streamed),     OPS_TEST(resident_rows_repeat), OPS_TEST(linear_refuses),
-    OPS_TEST(gemm_all_variants),   OPS_TEST(gemm_refuses),         OPS_TEST(embed_rows),
-    OPS_TEST(embed_refuses),
+    OPS_TEST(linear_streamed),     OPS_TEST(resident_rows_repeat), OPS_TEST(linear_large_activations),
+    OPS_TEST(linear_refuses),      OPS_TEST(gemm_all_variants),    OPS_TEST(gemm_with_c),
+    OPS_TEST(gemm_refuses),        OPS_TEST(embed_rows),           OPS_TEST(embed_refuses),
 };
 OPS_TEST_MAIN(tests)

@@ -1,6 +1,6 @@
 /* The fused unembedding and loss: four losses, every weight type and path, against float64.
  *
- * In bf16 mode the reference takes x and the head rounded to bf16, as the products do. The gradient of the logits is
+ * In 16 bit the reference takes x and the head rounded, as the products do. The gradient of the logits is
  * rounded too, on its way back: each of its terms may be off by 2^-8 of itself, so that is what dx may be off by. */
 #include "tests/kernels/ops/loss_reference.h"
 #include "tests/kernels/ops/ops_test.h"
@@ -34,11 +34,10 @@ static void choose(path p)
         vl_cpu_limit(device, p.level);
 }
 
-static bool is_bf16(path p)
+static vl_dtype product_of(path p)
 {
-    bool asked =
-        p.head.precision == VL_PRECISION_FAST || (p.head.precision == VL_PRECISION_AUTO && p.head.dtype == VL_BF16);
-    return (strcmp(vl_device_name(device), "cpu") == 0 ? p.bf16 : asked) && test_has_bf16();
+    vl_dtype product = test_product_dtype(p.head);
+    return product == VL_BF16 && strcmp(vl_device_name(device), "cpu") == 0 && !p.bf16 ? VL_F32 : product;
 }
 
 enum { GRADIENT = 1, BIAS = 2, WEIGHTS = 4, STRIDES = 8 };
@@ -94,10 +93,8 @@ static outcome run(loss_problem *p, path way, int bits)
     test_unchanged(x);
     if (teacher)
         test_unchanged(teacher);
-    if (is_bf16(way)) {
-        p->x = test_rounded(p->x, p->m * p->d, VL_BF16);
-        p->head = test_rounded(p->head, p->v * p->d, VL_BF16);
-    }
+    p->x = test_rounded_operand(p->x, p->m, p->d, product_of(way));
+    p->head = test_rounded(p->head, p->v * p->d, product_of(way));
     return (outcome){test_values(loss), dx ? test_values(dx) : NULL};
 }
 
@@ -123,8 +120,9 @@ static void check(loss_problem p, path way, int bits, const char *op)
             assert_true(got.dx[i * p.d + k] == 0);
     }
     test_within(op, loss_names[p.kind], worst);
+    static const char *const modes[] = {[VL_F32] = "dx fp32", [VL_F16] = "dx fp16", [VL_BF16] = "dx bf16"};
     if (got.dx)
-        test_within(op, is_bf16(way) ? "dx bf16" : "dx fp32", test_scaled_error(got.dx, dx, scale, p.m * p.d));
+        test_within(op, modes[product_of(way)], test_scaled_error(got.dx, dx, scale, p.m * p.d));
 }
 
 static void losses_on_all_paths(void **state)
