@@ -85,6 +85,9 @@ install: all ## install under /usr/local (DESTDIR and --prefix as CMake knows th
 dist: ## a tarball of the sources, in build/dist
 	@tools/dist.sh build/dist
 
+results: ## the measured tables of the documents, from the files in docs/results/data
+	@tools/results.py
+
 deb: all ## Debian packages, in build/deb
 	@tools/package.sh $(BUILD) build/deb
 

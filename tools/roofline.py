@@ -3,7 +3,7 @@
 counted from its sources, over the peaks of the data sheets. Calculated, nothing here was measured.
 
     tools/roofline.py                     prints the tables
-    tools/roofline.py --check docs/results/speed.md    exit 1 where the document holds other tables"""
+    tools/roofline.py --check docs/results/gpu.md    exit 1 where the document holds other tables"""
 import pathlib
 import re
 import sys

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a fit costs as tokens, layers and vocabulary grow: three points each, as JSON and as a plot.
 
-    linearity.py FOLDER --vlens PATH [--svg FILE]
+    linearity.py FOLDER --vlens PATH [--svg FILE] [--record]
 
 Fits synthetic caches (memory.py's) from the logit lens by `vlens bench train`; the seconds are medians of its rounds.
 Needs h5py."""
@@ -9,9 +9,13 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 import types
 
 import memory
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
+import results as documents  # noqa: E402
 
 BASE = {"steps": 4, "layers": 4, "vocabulary": 16384}
 POINTS = {"tokens": ("steps", [2, 4, 8]), "layers": ("layers", [2, 4, 8]),
@@ -67,6 +71,7 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("--vlens", required=True)
     parser.add_argument("--svg")
+    parser.add_argument("--record", action="store_true", help="write the table of the documents (docs/results/data)")
     a = parser.parse_args()
     os.makedirs(a.folder, exist_ok=True)
     series = {}
@@ -74,6 +79,11 @@ def main():
         scale = STEP if key == "steps" else 1
         series[name] = [(v * scale, seconds(a, {**BASE, key: v})) for v in values]
     print(json.dumps({name: [{"x": x, "seconds": round(y, 4)} for x, y in points] for name, points in series.items()}))
+    if a.record:
+        titles = {"tokens": "tokens", "layers": "layers", "vocabulary": "V"}
+        columns = [c for name in series for c in (titles[name], f"{titles[name]}: seconds")]
+        rows = [[c for x, y in points for c in (f"{x:,}", f"{y:.2f}")] for points in zip(*series.values())]
+        documents.record("linearity", "tests/bench/linearity.py", columns, rows)
     if a.svg:
         plot(series, a.svg)
 

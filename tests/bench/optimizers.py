@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Which optimiser, by its default rate and after the closed-form start, gets furthest for its processor time.
 
-    optimizers.py FOLDER --vlens PATH --cache NAME=CACHE=16,32,64 ... [--svg FILE]
+    optimizers.py FOLDER --vlens PATH --cache NAME=CACHE=16,32,64 ... [--svg FILE] [--record]
 
 One fit for each cache, optimiser and number of steps (each with its own linear decay), then the held-out KL: the mean
 over layers of class all at positions 2 and later. Time is that of the processor, user and system, of the whole fit with
@@ -11,6 +11,10 @@ import json
 import os
 import resource
 import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
+import results as documents  # noqa: E402
 
 OPTIMIZERS = {"muon": "#0a5", "adam": "#06c", "sgd": "#c50"}
 
@@ -92,6 +96,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--skip", type=int, default=2, help="positions at the start of a sample left out")
     parser.add_argument("--svg")
+    parser.add_argument("--record", action="store_true", help="write the table of the documents (docs/results/data)")
     a = parser.parse_args()
     os.makedirs(a.folder, exist_ok=True)
     results = {}
@@ -103,6 +108,10 @@ def main():
         for optimizer, curve in results[name].items():
             text = "  ".join(f"{p['kl']:.4f} ({p['cpu_seconds']:.1f} s)" for p in curve)
             print(f"{name:12} {optimizer:5}", text, flush=True)
+    if a.record:
+        rows = [[name, points[0]["steps"], *(f"{p['kl']:.4f} ({p['cpu_seconds']:.1f} s)" for p in points)]
+                for name, curves in results.items() for points in zip(*curves.values())]
+        documents.record("optimizers", "tests/bench/optimizers.py", ["cache", "steps", *OPTIMIZERS], rows)
     if a.svg:
         plot(results, a.svg)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compiles every CUDA source for every architecture and looks at what the assembler says of each kernel.
 
-    compile.py NVCC SOURCE_DIR VERSION [--write docs/results/speed.md]
+    compile.py NVCC SOURCE_DIR VERSION [--write docs/results/gpu.md]
 
 Fails on any warning and on any register that a kernel spills to memory. Prints registers and static shared memory of
 each kernel; --write puts the table between the marks of that file."""
