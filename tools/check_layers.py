@@ -10,7 +10,7 @@ import sys
 
 LAYERS = ["trainer/base", "trainer/config", "trainer/image", "kernels", "trainer/hf", "trainer/model", "trainer/data",
           "trainer/cache", "trainer/lens", "trainer/readout", "trainer/fit", "trainer/eval", "trainer/fidelity",
-          "trainer/view", "trainer/bench"]
+          "trainer/view", "trainer/serve", "trainer/bench"]
 # rooms beside each other: neither sees the other
 SIBLINGS = {("trainer/image", "trainer/config"), ("kernels", "trainer/config"), ("kernels", "trainer/image")}
 # the command line's one window beside the public headers: benchmarks are no part of the API

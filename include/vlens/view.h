@@ -5,6 +5,7 @@
 
 #include <vlens/eval.h>
 #include <vlens/lens.h>
+#include <vlens/progress.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,6 +25,7 @@ typedef struct vl_reading_options {
     bool trajectories; /* keep at each position the probability, at all states, of every token that is among the top k
                         * at some state there: through the lens, or the logit lens without one. Costs a second pass
                         * over the unembedding */
+    const vl_observer *observer; /* stages "forward" and "readout"; may ask to stop; NULL */
 } vl_reading_options;
 
 /* Runs the model over one sequence. The reading keeps no reference to the model. The caller frees *out. */

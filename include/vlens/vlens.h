@@ -29,6 +29,7 @@
 #include <vlens/memory.h>
 #include <vlens/model.h>
 #include <vlens/progress.h>
+#include <vlens/serve.h>
 #include <vlens/study.h>
 #include <vlens/team.h>
 #include <vlens/tensor.h>

@@ -8,7 +8,7 @@ seconds=$2
 shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(safetensors index config tokenizer image yaml jsonl cache lens)
+[ ${#targets[@]} -gt 0 ] || targets=(safetensors index config tokenizer image yaml jsonl cache lens ask)
 each=$((seconds / ${#targets[@]}))
 bad=0
 

@@ -66,13 +66,13 @@ def same(a, b, what):
 class Steps:
     """Runs the steps of a browser test: each prints a line, none may leave errors, console output or requests."""
 
-    def __init__(self, browser):
-        self.browser, self.failed = browser, 0
+    def __init__(self, browser, server=None):
+        self.browser, self.server, self.failed = browser, server, 0
 
     def run(self, name, function, *arguments):
         try:
             function(*arguments)
-            same(self.browser.complaints(), [], "errors, console output and requests")
+            same(self.browser.complaints(self.server), [], "errors, console output and requests")
             print("ok      " + name)
         except (AssertionError, RuntimeError, TimeoutError) as error:
             self.failed += 1
@@ -156,8 +156,11 @@ class Browser:
             self.events.append(self._message(deadline))
 
     def open(self, path):
+        self.go("file://" + os.path.abspath(path))
+
+    def go(self, url):
         self.events.clear()
-        self.call("Page.navigate", url="file://" + os.path.abspath(path))
+        self.call("Page.navigate", url=url)
         self.wait_event("Page.loadEventFired")
 
     def size(self, width, height, mobile=False):
@@ -220,8 +223,9 @@ class Browser:
         lets a picture through, the worst picture is assumed: white under a dark plate, black under a light one."""
         return self.js(CONTRAST)
 
-    def complaints(self):
-        """What must not happen: exceptions, console output, logged warnings and errors, requests but the page."""
+    def complaints(self, server=None):
+        """What must not happen: exceptions, console output, logged warnings and errors, requests but the page (and those
+        to a server)."""
         found = []
         for event in self.events:
             method, parameters = event.get("method"), event.get("params", {})
@@ -230,6 +234,8 @@ class Browser:
                 found.append(json.dumps(event)[:400])
             if method == "Network.requestWillBeSent":
                 url = parameters["request"]["url"]
+                if server and url.startswith((server, "blob:")):
+                    continue
                 if not url.startswith(("data:", "file:///")) or parameters.get("type") not in ("Document", "Image"):
                     found.append("request: " + url[:200])
         return found

@@ -27,6 +27,9 @@ const cli_command cli_commands[] = {
     {"view", "--model DIR --prompt TEXT [--image FILE] [--lens DIR] [--out FILE]",
      "a page with every patch, token and layer",
      "One HTML file that needs nothing else. Or from a cache, with no model: --cache DIR --sample N.", cmd_view},
+    {"serve", "--model DIR [--lens DIR]...", "a page that asks a model which stays loaded",
+     "Listens on this machine alone unless --address says otherwise; the address that it prints holds a secret token.",
+     cmd_serve},
     {"figure", "WHAT --out FILE [options of topk and view]", "a figure for a paper, as SVG, PDF or PNG",
      "patches: the picture at chosen states through both lenses. topk: the top tokens of every state at a position.\n"
      "kl: KL by state with its intervals, from what `vlens eval --json` wrote. The caption names model, lens, picture "

@@ -15,6 +15,8 @@ static const struct {
     {"eval", ANY_RUN " lens. fit. eval."},
     {"fidelity", ANY_RUN " lens. fit. fidelity. eval.seed eval.bootstrap"},
     {"study", ANY_RUN " lens. fit. eval. study. view."},
+    {"figure", "model precision device device_memory threads data.template data.exif data.max_pixels view."},
+    {"serve", "model precision device device_memory threads data.max_pixels"},
     {"topk", "model precision device device_memory threads data.template data.exif data.max_pixels view."},
     {"view", "model precision device device_memory threads data.template data.exif data.max_pixels view."},
 };

@@ -90,7 +90,18 @@ typedef struct maker {
     float *host_values, *host_lse, *host_metrics;
     int32_t *host_ids;
     float *host_logits; /* [rows, V]; NULL where no token is followed through all cells */
+    const vl_observer *observer;
+    int64_t done; /* cells of `walk`, of all positions */
 } maker;
+
+vl_status vl_reading_report(const vl_observer *observer, const char *stage, int64_t done, int64_t total, vl_error *err)
+{
+    vl_progress progress = {stage, "rows", done, total, (double)NAN};
+    if (observer && observer->progress && observer->progress(observer->user, &progress))
+        return vl_fail(err, VL_ECANCELLED, "interrupted after %lld of %lld rows of the %s", (long long)done,
+                       (long long)total, stage);
+    return VL_OK;
+}
 
 static void maker_clear(maker *m)
 {
@@ -178,7 +189,9 @@ static vl_status on_cell(void *user, const vl_readout_cell *cell, vl_error *err)
         VL_TRY(vl_device_read(m->device, m->host_logits, &q.logits, err));
     for (int64_t i = 0; i < n; i++)
         put_cell(m, i, cell);
-    return VL_OK;
+    m->done += n;
+    return vl_reading_report(m->observer, "readout", m->done, m->r->n_positions * m->r->n_states * (m->lens ? 2 : 1),
+                             err);
 }
 
 static vl_status start_trace(void *user, int64_t first, int64_t rows, vl_error *err)
@@ -266,7 +279,7 @@ static vl_status keep_pieces(vl_reading *r, const vl_reading_source *source, vl_
 vl_status vl_reading_fill(vl_reading *r, const vl_reading_source *source, const vl_reading_options *options,
                           vl_error *err)
 {
-    maker m = {.r = r, .device = vl_head_device(source->head)};
+    maker m = {.r = r, .device = vl_head_device(source->head), .observer = options->observer};
     vl_status status = VL_OK;
     VL_GOTO(vl_reading_track(r, source, options, err));
     if (options->trajectories) {

@@ -45,6 +45,8 @@ typedef struct vl_reading_source {
     void *user;
 } vl_reading_source;
 
+/* Tells an observer, which may be NULL, of `done` of `total`. VL_ECANCELLED where it asks to stop. */
+vl_status vl_reading_report(const vl_observer *observer, const char *stage, int64_t done, int64_t total, vl_error *err);
 /* Fills cells and pieces of a reading whose sizes and positions are set. */
 vl_status vl_reading_fill(vl_reading *reading, const vl_reading_source *source, const vl_reading_options *options,
                           vl_error *err);

@@ -64,6 +64,7 @@ typedef struct live_source {
     const int64_t *rows; /* [n_positions] of the sequence */
     float *states;       /* [n_states, n_positions, D] */
     vl_attention_capture attention;
+    const vl_observer *observer;
     vl_error failure; /* of the tap or of the attention map: the forward only says that it was stopped */
     vl_status status;
 } live_source;
@@ -80,6 +81,8 @@ static int live_tap(void *user, const vl_tap *tap)
         vl_tensor rows = vl_tensor_rows(tap->x, source->rows[i], n);
         source->status = vl_device_read(source->device, to + i * r->d, &rows, &source->failure);
     }
+    if (source->status == VL_OK)
+        source->status = vl_reading_report(source->observer, "forward", tap->state + 1, r->n_states, &source->failure);
     return source->status != VL_OK;
 }
 
@@ -111,7 +114,8 @@ static vl_status live_positions(vl_reading *r, int64_t *rows, const vl_sequence 
 vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequence *sequence,
                                 const vl_reading_options *options, vl_error *err)
 {
-    live_source live = {.tokenizer = vl_model_tokenizer(model), .failure = VL_ERROR_INIT};
+    live_source live = {
+        .tokenizer = vl_model_tokenizer(model), .observer = options->observer, .failure = VL_ERROR_INIT};
     vl_reading_source source = {.piece = live_piece, .user = &live};
     const float **memory = NULL;
     int64_t *rows = NULL;

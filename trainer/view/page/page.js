@@ -133,6 +133,11 @@ const Page = (() => {
       view.colour = "token";
       at("token").value = tokenText(token);
     }
+    if (missing && parent !== window) { /* the server that the page came from can follow any word */
+      parent.postMessage({ track: text.trim() }, location.origin);
+      at("message").textContent = `“${text}” is stored nowhere on this page: the model is asked for it.`;
+      return false;
+    }
     at("message").textContent = missing
       ? `“${text}” is in no top-${page.k} of this page, so its probability is not stored: vlens view --track ` +
         `${text.trim().includes(" ") ? "WORD" : text.trim()} keeps it at every cell.`
