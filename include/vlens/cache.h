@@ -53,7 +53,9 @@ typedef struct vl_cache_info {
     int64_t vocab_size;
     vl_dtype dtype; /* of /states */
     int64_t n_samples, n_images, n_shards;
-    const char *fingerprint; /* computed from /head where the file lacks it */
+    const char *fingerprint;          /* computed from /head where the file lacks it */
+    const char *model_digest, *rules; /* vl_model_digest, vl_model_rules; "" where the file does not say */
+    const char *model_manifest;       /* what the digest is of: a line for each tensor and key; "" */
     const char *model_id, *model_type, *created, *vlens_version, *config; /* "" where absent */
     bool has_head, has_vocabulary;
 } vl_cache_info;
@@ -68,6 +70,9 @@ VL_API void vl_cache_close(vl_cache *cache);
 VL_API vl_status vl_cache_check_config(const vl_cache *cache, const vl_config *config, const vl_hub_paths *hub,
                                        unsigned own, vl_error *err);
 VL_API const vl_cache_info *vl_cache_get_info(const vl_cache *cache);
+/* Whether a model is the one that made the cache. VL_EMISMATCH names the first tensor or key that differs. A cache that
+ * does not know: VL_OK. Reads all weights of the model once. */
+VL_API vl_status vl_cache_check_model(const vl_cache *cache, vl_model *model, vl_error *err);
 
 /* Per-row columns, read at open; borrowed. */
 typedef struct vl_cache_tokens {

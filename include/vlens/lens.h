@@ -20,6 +20,8 @@ typedef struct vl_lens_info {
     const char *path;
     int64_t d_model, n_layers; /* n_layers adapters, for states 0..n_layers-1 */
     const char *fingerprint;
+    const char *model_digest, *rules; /* of the model that it was fitted on; "" where unknown (imports) */
+    const char *model_manifest;       /* what the digest is of; "" */
     const char *model_id;
     const char *config; /* YAML text of the run, "" where unknown */
     int64_t tokens_seen;
@@ -40,6 +42,11 @@ VL_API const float *vl_lens_bias(const vl_lens *lens, int64_t layer);
 VL_API vl_status vl_lens_check(const vl_lens *lens, const vl_head_info *head, bool allow_other_model, bool *warned,
                                vl_error *err);
 
+/* Checks that a lens was fitted on the model of this digest and manifest (those of a cache, or of vl_model_digest; the
+ * manifest may be NULL). VL_EMISMATCH names the first tensor or key that differs; with allow_other_model it is VL_OK
+ * and *warned is set. VL_OK where either side does not know. `warned` may be NULL. */
+VL_API vl_status vl_lens_check_model(const vl_lens *lens, const char *digest, const char *manifest,
+                                     bool allow_other_model, bool *warned, vl_error *err);
 /* Whether a lens was fitted as a configuration says: every key that affects a fit, but those that also affect `own`
  * (vl_affects bits). VL_EMISMATCH names the first that differs. A lens that was imported does not say: VL_OK. */
 VL_API vl_status vl_lens_check_config(const vl_lens *lens, const vl_config *config, unsigned own, vl_error *err);

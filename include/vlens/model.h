@@ -52,6 +52,14 @@ VL_API vl_status vl_model_open(vl_model **out, const vl_model_options *options, 
 VL_API void vl_model_close(vl_model *model);
 VL_API const vl_model_info *vl_model_get_info(const vl_model *model);
 VL_API const vl_tokenizer *vl_model_tokenizer(const vl_model *model);
+/* The identity of the frozen forward as 32 hexadecimal digits: every tensor that it reads, the configuration that it
+ * obeys, preprocessing, tokenizer and rules (docs/reference/provenance.md). Reads all weights once. Errors: VL_ENOMEM.
+ */
+VL_API vl_status vl_model_digest(char out[33], vl_model *model, vl_error *err);
+/* What the digest is of: a line "key=value" for each tensor and key. "" before vl_model_digest. Borrowed. */
+VL_API const char *vl_model_manifest(const vl_model *model);
+/* Conventions that no file of a model states, as they stand in its digest. */
+VL_API const char *vl_model_rules(void);
 
 /* ---- prompts ----------------------------------------------------------------------------------------------- */
 

@@ -44,6 +44,7 @@ static vl_status run_shard(vl_cache_job *job, vl_batch *batch, vl_write_queue *q
         VL_TRY(vl_batch_run(batch, queue, rows, err));
         rows += more;
     }
+    VL_TRY(vl_job_identify(job, err)); /* hashed meanwhile */
     return vl_queue_finish_shard(queue, err);
 }
 
@@ -129,6 +130,7 @@ static vl_status write_index(vl_cache_job *job, vl_error *err)
     const char **pieces = find_pieces(job);
     gmtime_r(&seconds, &utc);
     strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    VL_TRY(vl_job_identify(job, err));
     vl_cache_meta meta = job->meta; /* shards lack the next two, so that equal runs write equal shards */
     meta.created = now;
     meta.config = NULL;
@@ -201,7 +203,7 @@ static vl_status make_ready(const vl_cache_job *job, bool fresh, vl_lock *lock, 
 }
 
 /* Before the run, tokens to be generated are counted in full; an end token makes them fewer. */
-static vl_status count_generated(const vl_cache_job *job, vl_cache_plan *plan, vl_error *err)
+static vl_status count_generated(vl_cache_job *job, vl_cache_plan *plan, vl_error *err)
 {
     vl_cache_plan found;
     bool whole;

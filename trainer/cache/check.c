@@ -1,5 +1,6 @@
 /* check.c - whether a configuration speaks of the cache at hand: what eval, fidelity and others ask before they read.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "trainer/base/mem.h"
@@ -7,6 +8,7 @@
 #include "trainer/cache/open.h"
 #include "trainer/config/settings.h"
 #include "trainer/hf/directory.h"
+#include "trainer/model/digest.h"
 
 static vl_status differs(const vl_cache *cache, const char *key, const char *then, const char *now, vl_error *err)
 {
@@ -51,20 +53,30 @@ static vl_status check_data(const vl_cache *cache, const vl_config *config, vl_e
                    cache->index_path, key, path);
 }
 
+/* The model by its name, since opening it would read all weights; vl_cache_check_model compares what it is. */
 static vl_status check_model(const vl_cache *cache, const vl_config *config, const vl_hub_paths *hub, vl_error *err)
 {
     const char *id = cache->info.model_id;
-    char *path = NULL, *then = vl_settings_find(cache->meta.settings, "model");
-    if (!config->model || strcmp(config->model, id) == 0) {
-        vl_free(then);
+    char *now = NULL, *then = NULL;
+    if (!config->model || strcmp(config->model, id) == 0)
         return VL_OK;
-    }
-    vl_status status = vl_hub_resolve(&path, config->model, hub, err);
-    if (status == VL_OK && (!then || strcmp(path, then) != 0))
-        status = differs(cache, "model", then ? then : id, path, err);
-    vl_free(path);
+    vl_status status = vl_hub_resolve(&now, config->model, hub, err);
+    if (status == VL_OK && (vl_hub_resolve(&then, id, hub, NULL) != VL_OK || strcmp(now, then) != 0))
+        status = differs(cache, "model", id, config->model, err);
+    vl_free(now);
     vl_free(then);
     return status;
+}
+
+vl_status vl_cache_check_model(const vl_cache *cache, vl_model *model, vl_error *err)
+{
+    const char *digest, *manifest;
+    char whose[320];
+    if (!cache->meta.model_digest[0])
+        return VL_OK;
+    VL_TRY(vl_model_identify(&digest, &manifest, model, err));
+    snprintf(whose, sizeof whose, "%.240s: made", cache->index_path);
+    return vl_model_compare(whose, cache->meta.model_digest, cache->meta.manifest, digest, manifest, err);
 }
 
 vl_status vl_cache_check_config(const vl_cache *cache, const vl_config *config, const vl_hub_paths *hub, unsigned own,

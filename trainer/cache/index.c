@@ -155,7 +155,7 @@ static vl_status write_contents(vl_h5 file, const vl_index_spec *spec, const sha
         VL_TRY(vl_h5_write(file, "/vocab/text", VL_H5_TEXT, shape, spec->pieces, err));
     }
     VL_TRY(write_shards(file, list, err));
-    return vl_meta_complete(file, err);
+    return vl_meta_complete(file, spec->meta, err);
 }
 
 vl_status vl_index_write(const vl_index_spec *spec, vl_error *err)

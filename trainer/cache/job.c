@@ -10,6 +10,7 @@
 #include "trainer/base/sha256.h"
 #include "trainer/base/version.h"
 #include "trainer/config/settings.h"
+#include "trainer/model/digest.h"
 
 static vl_cache_dtype dtype_choice(vl_dtype dtype)
 {
@@ -25,13 +26,11 @@ static vl_status make_settings(vl_cache_job *job, vl_error *err)
     if (!path || !path[0])
         return vl_fail(err, VL_EINVAL, "data.samples (a JSONL file) or data.text (a corpus) is missing");
     VL_TRY(vl_sha256_file(path, hash + 7, err));
-    const vl_fact facts[] = {{"model", job->info->path},
-                             {"fingerprint", job->meta.fingerprint},
-                             {text ? "data.text" : "data.samples", hash}};
+    const vl_fact facts[] = {{"fingerprint", job->meta.fingerprint}, {text ? "data.text" : "data.samples", hash}};
     vl_config resolved = *config; /* auto and what it means are the same cache */
     resolved.cache.dtype = dtype_choice(job->meta.dtype);
     return vl_settings_make(&job->meta.settings, &resolved, VL_AFFECTS_FORWARD | VL_AFFECTS_ROWS | VL_AFFECTS_SPLIT,
-                            facts, 3, err);
+                            facts, 2, err);
 }
 
 vl_status vl_job_check_settings(const vl_cache_job *job, const char *path, const char *stored, vl_error *err)
@@ -76,15 +75,43 @@ vl_status vl_job_open(vl_cache_job *out, const vl_config *config, vl_model *mode
     out->meta.model_id = vl_strdup(config->model ? config->model : info->path);
     out->meta.model_type = vl_strdup(info->model_type);
     out->meta.vlens_version = vl_strdup(VLENS_VERSION);
-    if (!out->meta.model_id || !out->meta.model_type || !out->meta.vlens_version)
+    out->meta.rules = vl_strdup(vl_model_rules());
+    if (!out->meta.rules || !out->meta.model_id || !out->meta.model_type || !out->meta.vlens_version)
         VL_GOTO(vl_fail_nomem(err, "cache"));
     VL_GOTO(vl_cache_directory(&out->directory, config, err));
     out->head = vl_head_source_of(model); /* its arrays stay in the model's memory */
     vl_head_fingerprint(out->meta.fingerprint, &out->head);
     VL_GOTO(make_settings(out, err));
+    vl_model_digest_start(model);
 done:
     if (status != VL_OK)
         vl_job_close(out);
+    return status;
+}
+
+vl_status vl_job_identify(vl_cache_job *job, vl_error *err)
+{
+    const char *digest, *manifest;
+    if (job->meta.model_digest[0])
+        return VL_OK;
+    VL_TRY(vl_model_identify(&digest, &manifest, job->model, err));
+    job->meta.manifest = vl_strdup(manifest);
+    if (!job->meta.manifest)
+        return vl_fail_nomem(err, "cache");
+    snprintf(job->meta.model_digest, sizeof job->meta.model_digest, "%s", digest);
+    return VL_OK;
+}
+
+vl_status vl_job_check_model(vl_cache_job *job, const char *path, const vl_cache_meta *meta, vl_error *err)
+{
+    char whose[320];
+    VL_TRY(vl_job_identify(job, err));
+    snprintf(whose, sizeof whose, "%.240s: this cache was made", path);
+    vl_status status =
+        vl_model_compare(whose, meta->model_digest, meta->manifest, job->meta.model_digest, job->meta.manifest, err);
+    if (status == VL_EMISMATCH && err)
+        snprintf(err->message + strlen(err->message), sizeof err->message - strlen(err->message),
+                 "; --fresh rebuilds it");
     return status;
 }
 

@@ -47,6 +47,10 @@ void vl_job_close(vl_cache_job *job);
 /* VL_EMISMATCH that names `path` and the first key that `stored` (the settings of a cache file; NULL: it has none) has
  * otherwise. */
 vl_status vl_job_check_settings(const vl_cache_job *job, const char *path, const char *stored, vl_error *err);
+/* The model's digest, manifest and rules into job->meta. It is hashed in the background from vl_job_open on. */
+vl_status vl_job_identify(vl_cache_job *job, vl_error *err);
+/* VL_EMISMATCH that names `path` and the first tensor or key in which the model of a cache file differs. */
+vl_status vl_job_check_model(vl_cache_job *job, const char *path, const vl_cache_meta *meta, vl_error *err);
 /* Reads the samples. */
 vl_status vl_job_read(vl_cache_job *job, vl_error *err);
 /* Hashes the images and decides which samples are held out. */
@@ -72,7 +76,7 @@ vl_status vl_job_progress(vl_cache_job *job, const char *stage, const char *unit
 vl_status vl_job_clear_folder(const vl_cache_job *job, bool only_temporary, vl_error *err);
 /* Whether a whole cache made with the same settings lies there; then *plan (may be NULL) is what it holds. Another one
  * is VL_EMISMATCH. */
-vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, const vl_cache_job *job, vl_error *err);
+vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, vl_cache_job *job, vl_error *err);
 
 /* ---- whose a file is (owner.c) ----------------------------------------------------------------------------- */
 

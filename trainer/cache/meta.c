@@ -16,6 +16,7 @@ static const text_attribute texts[] = {
     {"model_id", offsetof(vl_cache_meta, model_id)}, {"model_type", offsetof(vl_cache_meta, model_type)},
     {"created", offsetof(vl_cache_meta, created)},   {"vlens_version", offsetof(vl_cache_meta, vlens_version)},
     {"config", offsetof(vl_cache_meta, config)},     {"settings", offsetof(vl_cache_meta, settings)},
+    {"rules", offsetof(vl_cache_meta, rules)},
 };
 enum { TEXTS = sizeof texts / sizeof *texts };
 
@@ -41,8 +42,19 @@ vl_status vl_meta_write(vl_h5 file, const vl_cache_meta *meta, vl_error *err)
     return VL_OK;
 }
 
-vl_status vl_meta_complete(vl_h5 file, vl_error *err)
+/* A dataset: an attribute holds 64 KiB at most, and a large model has more. */
+static vl_status write_manifest(vl_h5 file, const char *manifest, vl_error *err)
 {
+    VL_TRY(vl_h5_make_group(file, "/model", err));
+    return vl_h5_write(file, "/model/manifest", VL_H5_TEXT, (vl_h5_shape){1, {1}}, &manifest, err);
+}
+
+vl_status vl_meta_complete(vl_h5 file, const vl_cache_meta *meta, vl_error *err)
+{
+    if (meta->model_digest[0])
+        VL_TRY(vl_h5_put_text(file, "/", "model_digest", meta->model_digest, err));
+    if (meta->manifest)
+        VL_TRY(write_manifest(file, meta->manifest, err));
     return vl_h5_put_int(file, "/", "complete", 1, err);
 }
 
@@ -107,9 +119,13 @@ vl_status vl_meta_read(vl_cache_meta *out, vl_h5 file, vl_error *err)
     VL_GOTO(read_size(&out->vocab_size, file, "vocab_size", INT32_MAX, err));
     VL_GOTO(read_short(out->fingerprint, sizeof out->fingerprint, file, "fingerprint", err));
     VL_GOTO(read_short(out->uuid, sizeof out->uuid, file, "uuid", err));
+    VL_GOTO(read_short(out->model_digest, sizeof out->model_digest, file, "model_digest", err));
     for (int i = 0; i < TEXTS; i++)
         if (vl_h5_has_attribute(file, "/", texts[i].name))
             VL_GOTO(vl_h5_get_text(text_of(out, i), file, "/", texts[i].name, err));
+    vl_h5_column manifest = {"/model/manifest", VL_H5_TEXT, {1, {1}}, 0, 0};
+    if (vl_h5_has(file, manifest.name))
+        VL_GOTO(vl_h5_read(&out->manifest, file, &manifest, err));
 done:
     if (status != VL_OK)
         vl_meta_clear(out);
@@ -120,6 +136,7 @@ void vl_meta_clear(vl_cache_meta *meta)
 {
     for (int i = 0; i < TEXTS; i++)
         vl_free(*text_of(meta, i));
+    vl_free(meta->manifest);
     memset(meta, 0, sizeof *meta);
 }
 

@@ -11,14 +11,18 @@ typedef struct vl_cache_meta {
     vl_dtype dtype;          /* of /states; no attribute */
     char fingerprint[65];    /* "" where the file has none */
     char uuid[VL_UUID_SIZE]; /* of a shard; "" elsewhere */
+    char model_digest[33];   /* "" where the file has none */
     /* Owned; NULL where the file has none. */
     char *model_id, *model_type, *created, *vlens_version, *config;
+    char *rules;    /* conventions of the forward */
+    char *manifest; /* /model/manifest: what model_digest is the digest of (model/digest.h) */
     char *settings; /* config/settings.h: what the cache was made with */
 } vl_cache_meta;
 
-/* Everything but `complete`, which vl_meta_complete writes last. */
+/* Everything but the model's identity and `complete`. */
 vl_status vl_meta_write(vl_h5 file, const vl_cache_meta *meta, vl_error *err);
-vl_status vl_meta_complete(vl_h5 file, vl_error *err);
+/* The model's identity, which may be known last, and `complete`. */
+vl_status vl_meta_complete(vl_h5 file, const vl_cache_meta *meta, vl_error *err);
 /* Checks format, version, complete and the ranges of the sizes. */
 vl_status vl_meta_read(vl_cache_meta *out, vl_h5 file, vl_error *err);
 void vl_meta_clear(vl_cache_meta *meta);

@@ -252,6 +252,9 @@ static void fill_info(vl_cache *cache)
     info->n_images = cache->tables.images.n;
     info->n_shards = cache->n_parts;
     info->fingerprint = cache->fingerprint;
+    info->model_digest = meta->model_digest;
+    info->rules = meta->rules ? meta->rules : "";
+    info->model_manifest = meta->manifest ? meta->manifest : "";
     info->model_id = meta->model_id ? meta->model_id : "";
     info->model_type = meta->model_type ? meta->model_type : "";
     info->created = meta->created ? meta->created : "";

@@ -130,10 +130,16 @@ void vl_job_plan(vl_cache_plan *out, const vl_cache_job *job)
 
 /* ---- space ------------------------------------------------------------------------------------------------- */
 
+/* Of the model's manifest, which every file of the cache holds: a line for each tensor, and the configuration. */
+static double manifest_bytes(const vl_cache_job *job)
+{
+    return 24576.0 + 160.0 * (double)job->model->directory->n_tensors;
+}
+
 /* An upper bound of the bytes on disk from sample `first` on: chunks are stored whole, the tables twice. */
 static double bytes_needed(const vl_cache_job *job, int64_t first, const int64_t limits[VL_CLASS_COUNT])
 {
-    double bytes = 0, texts = 160 << 10, chunk = (double)job->chunk_rows;
+    double bytes = manifest_bytes(job), texts = 160 << 10, chunk = (double)job->chunk_rows;
     bool visible = job->info->sees_images && !job->info->patches_in_stream;
     double per_row = visible ? 2 * 36 : 2 * 28; /* of /tokens */
     int64_t rows = 0;
@@ -146,7 +152,8 @@ static double bytes_needed(const vl_cache_job *job, int64_t first, const int64_t
         if (rows < job->config->cache.shard_tokens && i + 1 < job->samples.n)
             continue;
         double chunks = (double)((rows + job->chunk_rows - 1) / job->chunk_rows);
-        bytes += chunks * (chunk * (double)row_bytes(job) + 64.0 * (double)(job->info->n_layers + 1)) + 32768;
+        bytes += chunks * (chunk * (double)row_bytes(job) + 64.0 * (double)(job->info->n_layers + 1)) + 32768 +
+                 manifest_bytes(job);
         texts += per_row * (double)rows;
         rows = 0;
     }

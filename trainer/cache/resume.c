@@ -131,7 +131,7 @@ static vl_status judge_unreadable(const vl_cache_job *job, vl_status status, con
 }
 
 /* The settings first: a cache with other settings is an error whether or not it is whole. */
-static vl_status check_index(bool *readable, const vl_cache_job *job, const char *path, vl_error *err)
+static vl_status check_index(bool *readable, vl_cache_job *job, const char *path, vl_error *err)
 {
     vl_h5 file = -1;
     vl_cache_meta meta;
@@ -143,12 +143,14 @@ static vl_status check_index(bool *readable, const vl_cache_job *job, const char
     *readable = status == VL_OK;
     if (status != VL_OK)
         return judge_unreadable(job, status, &reason, err);
-    status = vl_job_check_settings(job, path, meta.settings, err);
+    status = vl_job_check_model(job, path, &meta, err);
+    if (status == VL_OK)
+        status = vl_job_check_settings(job, path, meta.settings, err);
     vl_meta_clear(&meta);
     return status;
 }
 
-vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, const vl_cache_job *job, vl_error *err)
+vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, vl_cache_job *job, vl_error *err)
 {
     vl_cache *cache;
     vl_error reason = VL_ERROR_INIT;

@@ -11,7 +11,8 @@ struct vl_shard_writer {
     char *path, *temporary;
     vl_h5 file;
     vl_h5_dataset states;
-    vl_cache_meta meta; /* strings borrowed from the spec */
+    vl_cache_meta meta;          /* strings borrowed from the spec */
+    const vl_cache_meta *source; /* of the spec: the model's identity may become known before the end */
     vl_tables tables;
 };
 
@@ -47,6 +48,7 @@ vl_status vl_shard_begin(vl_shard_writer **out, const vl_shard_spec *spec, vl_er
         return vl_fail_nomem(err, "shard writer");
     writer->file = writer->states.id = -1;
     writer->meta = *spec->meta;
+    writer->source = spec->meta;
     vl_shard_uuid(writer->meta.uuid, spec->meta->settings ? spec->meta->settings : "", spec->number);
     vl_shard_name(name, spec->number);
     writer->path = vl_path_join(spec->directory, name);
@@ -85,7 +87,7 @@ vl_status vl_shard_finish(vl_shard_writer *writer, vl_error *err)
                         (long long)writer->states.shape.size[1], (long long)writer->tables.rows.n));
     VL_GOTO(vl_tables_write(writer->file, &writer->tables, err));
     vl_h5_dataset_close(&writer->states);
-    VL_GOTO(vl_meta_complete(writer->file, err));
+    VL_GOTO(vl_meta_complete(writer->file, writer->source, err));
     VL_GOTO(vl_h5_finish(&writer->file, err));
     VL_GOTO(vl_publish_file(writer->temporary, writer->path, err));
 done:

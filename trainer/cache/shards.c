@@ -76,7 +76,9 @@ static vl_status look_at(vl_cache_job *job, int64_t number, const char *path, vl
             vl_job_message(job, true, "a shard is damaged and is made again: %s", reason.message);
         return VL_OK;
     }
-    status = vl_job_check_settings(job, path, shard.meta.settings, err);
+    status = vl_job_check_model(job, path, &shard.meta, err);
+    if (status == VL_OK)
+        status = vl_job_check_settings(job, path, shard.meta.settings, err);
     if (status == VL_OK) {
         status = match_samples(job, range, &shard, err);
         if (status != VL_OK)

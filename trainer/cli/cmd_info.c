@@ -34,6 +34,11 @@ static vl_status info_model(const char *path, const cli_common *common, vl_error
         if (status == VL_OK)
             printf("fingerprint %s\n", vl_head_get_info(head)->fingerprint);
         vl_head_close(head);
+        char digest[33];
+        if (status == VL_OK)
+            status = vl_model_digest(digest, model, err);
+        if (status == VL_OK)
+            printf("digest      %s\nrules       %s\n", digest, vl_model_rules());
     }
     vl_model_close(model);
     vl_device_close(device);
@@ -69,7 +74,10 @@ static vl_status info_cache(const char *path, const cli_common *common, vl_error
     for (int i = 0; i < VL_CLASS_COUNT; i++)
         if (count[i])
             printf(" %s %lld", vl_token_class_name((vl_token_class)i), (long long)count[i]);
-    printf("\nfingerprint %s\nwritten     %s by vlens %s\n", c->fingerprint, c->created, c->vlens_version);
+    printf("\nfingerprint %s\ndigest      %s\n", c->fingerprint, c->model_digest[0] ? c->model_digest : "unknown");
+    if (c->rules[0])
+        printf("rules       %s\n", c->rules);
+    printf("written     %s by vlens %s\n", c->created, c->vlens_version);
     vl_cache_close(cache);
     return VL_OK;
 }

@@ -52,6 +52,20 @@ static vl_status judge(const vl_agreement *a, const char *path, const char *orig
     return VL_OK;
 }
 
+/* The body below the head, where both sides know theirs. */
+static vl_status check_body(const vl_lens *lens, const cli_head *head, vl_error *err)
+{
+    char digest[33] = "";
+    const char *lens_digest = vl_lens_get_info(lens)->model_digest;
+    if (head->cache) {
+        const vl_cache_info *info = vl_cache_get_info(head->cache);
+        return vl_lens_check_model(lens, info->model_digest, info->model_manifest, false, NULL, err);
+    }
+    vl_status status = lens_digest[0] ? vl_model_digest(digest, head->model, err) : VL_OK;
+    return status == VL_OK ? vl_lens_check_model(lens, digest, vl_model_manifest(head->model), false, NULL, err)
+                           : status;
+}
+
 /* Does it belong to the model, and are the logits those of its numbers (and of the lens that it was made from)? */
 static vl_status verify_against(vl_agreement *out, const char *path, const char *against, const char *original,
                                 vl_error *err)
@@ -62,6 +76,8 @@ static vl_status verify_against(vl_agreement *out, const char *path, const char 
     vl_status status = cli_head_open(&head, cached ? NULL : against, cached ? against : NULL, err);
     if (status == VL_OK)
         status = open_any(&lens, path, &head, err);
+    if (status == VL_OK)
+        status = check_body(lens, &head, err);
     if (status == VL_OK && original)
         status = open_any(&other, original, &head, err);
     if (status == VL_OK)

@@ -62,7 +62,8 @@ static void print_head(const vl_lens_info *l, bool spectrum)
 {
     printf("lens        %s\nmodel       %s\nadapters    %lld, width %lld, %s%s\n", l->path, l->model_id,
            (long long)l->n_layers, (long long)l->d_model, vl_dtype_name(l->dtype), l->bias_only ? ", bias only" : "");
-    printf("tokens seen %lld\nfingerprint %s\n", (long long)l->tokens_seen, l->fingerprint);
+    printf("tokens seen %lld\nfingerprint %s\ndigest      %s\n", (long long)l->tokens_seen, l->fingerprint,
+           l->model_digest[0] ? l->model_digest : "unknown");
     printf("%5s %11s %11s %11s", "state", "norm of A", "norm of b", "to the next");
     if (spectrum)
         printf(" %11s %11s %11s", "largest sv", "eff. rank", "cond(I+A)");
@@ -81,9 +82,10 @@ vl_status cli_info_lens(const char *path, bool spectrum, bool json, vl_error *er
         status = VL_ENOMEM;
     if (json)
         printf("{\"format\": \"vlens-lens-info\", \"version\": 1, \"d_model\": %lld, \"n_layers\": %lld, "
-               "\"tokens_seen\": %lld, \"fingerprint\": \"%s\", \"bias_only\": %s, \"adapters\": [",
+               "\"tokens_seen\": %lld, \"fingerprint\": \"%s\", \"model_digest\": \"%s\", \"bias_only\": %s, "
+               "\"adapters\": [",
                (long long)l->d_model, (long long)l->n_layers, (long long)l->tokens_seen, l->fingerprint,
-               l->bias_only ? "true" : "false");
+               l->model_digest, l->bias_only ? "true" : "false");
     else
         print_head(l, spectrum);
     for (int64_t i = 0; status == VL_OK && i < l->n_layers; i++) {

@@ -21,7 +21,7 @@ typedef struct vl_fact {
 vl_status vl_settings_make(char **out, const vl_config *config, unsigned affects, const vl_fact *facts, int n_facts,
                            vl_error *err);
 
-enum { VL_SETTINGS_KEY = 64, VL_SETTINGS_VALUE = 144 };
+enum { VL_SETTINGS_KEY = 160, VL_SETTINGS_VALUE = 144 };
 
 /* The first key whose value is not what it was. */
 typedef struct vl_settings_difference {

@@ -196,9 +196,12 @@ static vl_status take_lens(evaluation *e, vl_eval_lens which, const vl_lens *len
     bool warned = false;
     keep(wanted.fingerprint, sizeof wanted.fingerprint, info->fingerprint);
     VL_TRY(vl_lens_check(lens, &wanted, allow_other_model, &warned, err));
-    if (warned && vl_team_rank(e->team) == 0)
-        vl_log_say(&e->log, 1, "the lens was fitted for another model: its fingerprint differs");
-    e->result->other_model |= warned;
+    bool body = false; /* another model below the same head */
+    VL_TRY(vl_lens_check_model(lens, info->model_digest, info->model_manifest, allow_other_model, &body, err));
+    if ((warned || body) && vl_team_rank(e->team) == 0)
+        vl_log_say(&e->log, 1, "the lens was fitted for another model: its %s differs",
+                   warned ? "fingerprint" : "digest");
+    e->result->other_model |= warned || body;
     return vl_device_lens_new(&e->lens[which], lens, e->device, err);
 }
 
@@ -214,6 +217,9 @@ static void describe(vl_eval_result *r, const vl_eval_inputs *in)
     r->bootstrap = (vl_bootstrap){in->config->eval.bootstrap, in->config->eval.seed};
     keep(r->model_id, sizeof r->model_id, info->model_id);
     keep(r->fingerprint, sizeof r->fingerprint, info->fingerprint);
+    keep(r->model_digest, sizeof r->model_digest, info->model_digest);
+    keep(r->lens_model_digest, sizeof r->lens_model_digest, lens->model_digest);
+    keep(r->rules, sizeof r->rules, info->rules);
     keep(r->lens_fingerprint, sizeof r->lens_fingerprint, lens->fingerprint);
     keep(r->lens_path, sizeof r->lens_path, lens->path);
     keep(r->cache_path, sizeof r->cache_path, info->path);

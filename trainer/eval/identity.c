@@ -46,6 +46,7 @@ vl_status vl_eval_identify(vl_eval_result *result, const vl_eval_identity *what,
     vl_sha256_init(&hash);
     add_text(&hash, settings);
     add_text(&hash, vl_cache_get_info(what->cache)->fingerprint);
+    add_text(&hash, vl_cache_get_info(what->cache)->model_digest);
     add_lens(&hash, what->lens);
     add_lens(&hash, what->baseline);
     add_rows(&hash, what->cache, what->rows);

@@ -106,7 +106,7 @@ vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
     vl_str text = VL_STR_INIT;
     *out = NULL;
     if (r->other_model)
-        vl_str_puts(&text, "Warning: the lens was fitted for another model (fingerprints differ).\n");
+        vl_str_puts(&text, "Warning: the lens was fitted for another model.\n");
     if (!r->heldout)
         vl_str_puts(&text, "Rows that the lens was fitted on (eval.split: train): no measure of how good it is.\n");
     for (int g = 0; g < r->n_groups; g++) {
@@ -191,6 +191,10 @@ vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
                   "baseline", r->baseline_path);
     json_t *groups = json_array();
     json_object_set_new(root, "digest", json_string(r->digest));
+    json_object_set_new(root, "model_digest", r->model_digest[0] ? json_string(r->model_digest) : json_null());
+    json_object_set_new(root, "lens_model_digest",
+                        r->lens_model_digest[0] ? json_string(r->lens_model_digest) : json_null());
+    json_object_set_new(root, "rules", r->rules[0] ? json_string(r->rules) : json_null());
     for (int g = 0; g < r->n_groups; g++)
         json_array_append_new(groups, group_json(r, g));
     json_object_set_new(root, "classes", groups);

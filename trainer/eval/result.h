@@ -24,6 +24,8 @@ struct vl_eval_result {
     vl_estimate *gain;                        /* the same shape: of the tuned lens over that one */
     vl_estimate *depth;                       /* [n_groups, VL_EVAL_LENS_COUNT] */
     char model_id[VL_EVAL_TEXT], fingerprint[65], lens_fingerprint[65];
+    char model_digest[33], lens_model_digest[33]; /* "": unknown */
+    char rules[VL_EVAL_TEXT];
     char lens_path[1024], cache_path[1024], baseline_path[1024];
     char version[32];
     char digest[17]; /* what was measured, on what, and how: hex */

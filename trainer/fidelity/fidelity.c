@@ -313,6 +313,10 @@ static vl_status start(fidelity_run *run, vl_error *err)
     bool warned = false;
     VL_TRY(vl_lens_check(in->lens, head, in->allow_other_model, &warned, err));
     f->info.other_model = warned;
+    const vl_cache_info *cached = vl_cache_get_info(in->cache);
+    VL_TRY(vl_lens_check_model(in->lens, cached->model_digest, cached->model_manifest, in->allow_other_model, &warned,
+                               err));
+    f->info.other_model |= warned;
     if (in->control)
         VL_TRY(vl_lens_check(in->control, head, in->allow_other_model, &warned, err));
     VL_TRY(vl_device_lens_new(&run->lens, in->lens, in->device, err));

@@ -151,6 +151,7 @@ vl_status vl_fit_checkpoint_save(vl_fit_session *s, vl_error *err)
     const vl_safetensors_pair pairs[] = {{"format", "vlens-checkpoint"},
                                          {"version", VL_FIT_CHECKPOINT},
                                          {"settings", s->settings},
+                                         {"model_digest", vl_cache_get_info(s->cache)->model_digest},
                                          {"seconds", seconds}};
     VL_GOTO(vl_safetensors_write(s->checkpoint_path, l.entries, l.n, pairs, sizeof pairs / sizeof *pairs, err));
 done:

@@ -195,6 +195,9 @@ vl_status vl_fit_write_lens(vl_fit_session *s, vl_error *err)
                                .bias_only = s->config->lens.kind == VL_LENS_BIAS,
                                .fingerprint = vl_head_get_info(s->head)->fingerprint,
                                .model_id = vl_cache_get_info(s->cache)->model_id,
+                               .model_digest = vl_cache_get_info(s->cache)->model_digest,
+                               .rules = vl_cache_get_info(s->cache)->rules,
+                               .manifest = vl_cache_get_info(s->cache)->model_manifest,
                                .config = yaml,
                                .settings = s->settings,
                                .tokens_seen = s->plan.steps * s->plan.tokens_per_step};
@@ -245,7 +248,10 @@ vl_status vl_fit_find_finished(bool *finished, vl_fit_result *result, const vl_f
     if (!vl_path_exists(s->lens_path))
         return VL_OK;
     VL_TRY(vl_lens_open(&lens, s->lens_path, err));
+    const vl_cache_info *info = vl_cache_get_info(s->cache);
     vl_status status = vl_fit_settings_check(s, s->lens_path, vl_lens_settings(lens), err);
+    if (status == VL_OK)
+        status = vl_lens_check_model(lens, info->model_digest, info->model_manifest, false, NULL, err);
     vl_lens_close(lens);
     if (status != VL_OK)
         return status;

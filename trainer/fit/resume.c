@@ -11,6 +11,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/fit/session.h"
 #include "trainer/hf/safetensors.h"
+#include "trainer/model/digest.h"
 
 /* "checkpoint.safetensors", "checkpoint-2-of-4.safetensors". */
 static bool is_checkpoint(const char *name)
@@ -102,6 +103,8 @@ static vl_status check(vl_fit_session *s, const vl_safetensors *file, vl_error *
         return vl_fail(err, VL_EMISMATCH, "%s: a checkpoint of form %.20s, this vlens has %s: start over (--fresh)",
                        path, version ? version : "(none)", VL_FIT_CHECKPOINT);
     VL_TRY(vl_fit_settings_check(s, path, settings, err));
+    VL_TRY(vl_model_compare(path, vl_safetensors_metadata(file, "model_digest"), NULL,
+                            vl_cache_get_info(s->cache)->model_digest, NULL, err));
     double spent = seconds ? strtod(seconds, NULL) : 0;
     s->earlier_seconds = spent > s->earlier_seconds ? spent : s->earlier_seconds;
     return VL_OK;

@@ -46,7 +46,7 @@ static vl_status open_single(vl_hf_directory *dir, vl_error *err)
         return vl_fail_nomem(err, dir->path);
     for (size_t i = 0; i < n; i++) {
         const vl_weight_view *view = vl_safetensors_at(dir->shards[0], i);
-        dir->tensors[i] = (vl_hf_tensor){view->name, view};
+        dir->tensors[i] = (vl_hf_tensor){view->name, view, false};
     }
     dir->n_tensors = n;
     return VL_OK;
@@ -114,7 +114,7 @@ static vl_status collect(vl_hf_directory *dir, json_t *map, const char **names, 
         if (!view)
             return vl_fail(err, VL_EFORMAT, "%s: tensor \"%s\" is said to be in \"%s\", which does not have it", where,
                            key, file);
-        dir->tensors[dir->n_tensors++] = (vl_hf_tensor){view->name, view};
+        dir->tensors[dir->n_tensors++] = (vl_hf_tensor){view->name, view, false};
     }
     qsort(dir->tensors, dir->n_tensors, sizeof *dir->tensors, by_tensor_name);
     return VL_OK;
@@ -206,7 +206,15 @@ void vl_hf_directory_close(vl_hf_directory *dir)
 
 const vl_weight_view *vl_hf_find(const vl_hf_directory *dir, const char *name)
 {
-    const vl_hf_tensor key = {name, NULL};
+    const vl_hf_tensor key = {name, NULL, false};
     const vl_hf_tensor *found = bsearch(&key, dir->tensors, dir->n_tensors, sizeof *dir->tensors, by_tensor_name);
     return found ? found->view : NULL;
+}
+
+void vl_hf_mark_read(const vl_hf_directory *dir, const char *name)
+{
+    const vl_hf_tensor key = {name, NULL, false};
+    vl_hf_tensor *found = bsearch(&key, dir->tensors, dir->n_tensors, sizeof *dir->tensors, by_tensor_name);
+    if (found)
+        found->read = true;
 }

@@ -15,6 +15,7 @@ vl_status vl_hub_resolve(char **out, const char *model, const vl_hub_paths *path
 typedef struct vl_hf_tensor {
     const char *name;
     const vl_weight_view *view;
+    bool read; /* set by whoever loads: the forward reads it */
 } vl_hf_tensor;
 
 typedef struct vl_hf_directory {
@@ -33,5 +34,8 @@ void vl_hf_directory_close(vl_hf_directory *dir);
 
 /* NULL where no shard has it. The name is the one in the file; see hf/names.h for names that hold in every layout. */
 const vl_weight_view *vl_hf_find(const vl_hf_directory *dir, const char *name);
+
+/* Notes that the forward reads a tensor that vl_hf_find gave. */
+void vl_hf_mark_read(const vl_hf_directory *dir, const char *name);
 
 #endif

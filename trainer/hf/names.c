@@ -74,6 +74,7 @@ static vl_status find(const vl_weight_view **out, request *ask, const vl_hf_sour
     if (!found)
         return VL_OK;
     VL_TRY(check(found, source, ask, err));
+    vl_hf_mark_read(source->dir, found->name);
     *out = found;
     return VL_OK;
 }

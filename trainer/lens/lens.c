@@ -13,6 +13,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/base/sha256.h"
 #include "trainer/config/settings.h"
+#include "trainer/model/digest.h"
 
 static const char *text_of(const vl_lens *lens, const char *key)
 {
@@ -73,6 +74,9 @@ static vl_status read_header(vl_lens *lens, vl_error *err)
         VL_TRY(read_size(&info->tokens_seen, lens, "tokens_seen", 0, INT64_MAX, err));
     info->path = lens->path;
     info->fingerprint = text_of(lens, "fingerprint");
+    info->model_digest = text_of(lens, "model_digest");
+    info->rules = text_of(lens, "rules");
+    info->model_manifest = text_of(lens, "model_manifest");
     info->model_id = text_of(lens, "model_id");
     info->config = text_of(lens, "config");
     info->bias_only = strcmp(text_of(lens, "bias_only"), "true") == 0;
@@ -225,6 +229,9 @@ void vl_lens_describe(vl_lens_content *out, const vl_lens *lens)
                              .bias_only = info->bias_only,
                              .fingerprint = info->fingerprint,
                              .model_id = info->model_id,
+                             .model_digest = info->model_digest,
+                             .rules = info->rules,
+                             .manifest = info->model_manifest,
                              .config = info->config,
                              .settings = vl_lens_settings(lens),
                              .tokens_seen = info->tokens_seen,
@@ -249,6 +256,21 @@ vl_status vl_lens_check(const vl_lens *lens, const vl_head_info *head, bool allo
     if (warned)
         *warned = true;
     return VL_OK;
+}
+
+vl_status vl_lens_check_model(const vl_lens *lens, const char *digest, const char *manifest, bool allow_other_model,
+                              bool *warned, vl_error *err)
+{
+    const vl_lens_info *info = &lens->info;
+    char whose[320];
+    bool same = !info->model_digest[0] || !digest[0] || strcmp(info->model_digest, digest) == 0;
+    if (warned)
+        *warned = !same && allow_other_model;
+    if (same || allow_other_model)
+        return VL_OK;
+    snprintf(whose, sizeof whose, "%.240s: fitted", lens->path);
+    return vl_model_compare(whose, info->model_digest, info->model_manifest[0] ? info->model_manifest : NULL, digest,
+                            manifest && manifest[0] ? manifest : NULL, err);
 }
 
 vl_status vl_lens_check_config(const vl_lens *lens, const vl_config *config, unsigned own, vl_error *err)

@@ -27,6 +27,7 @@ typedef struct vl_lens_content {
     const char *fingerprint, *model_id;
     const char *config;   /* YAML of the run, or NULL */
     const char *settings; /* what decides the result, line by line (config/settings.h), or NULL */
+    const char *model_digest, *rules, *manifest; /* of the cache that it was fitted on (model/digest.h), or NULL */
     int64_t tokens_seen;
     const double *heldout_kl; /* [n_layers], NaN where unknown; or NULL */
 } vl_lens_content;

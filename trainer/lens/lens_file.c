@@ -15,7 +15,7 @@
 #include "trainer/base/str.h"
 #include "trainer/hf/safetensors_write.h"
 
-enum { NAME_SIZE = 48, MAX_PAIRS = 16 };
+enum { NAME_SIZE = 48, MAX_PAIRS = 24 };
 
 char *vl_lens_file_path(const char *path)
 {
@@ -182,6 +182,9 @@ vl_status vl_lens_write(const char *path, const vl_lens_content *content, vl_err
     add_pair(&p, "version", "1");
     add_pair(&p, "fingerprint", content->fingerprint);
     add_pair(&p, "model_id", content->model_id);
+    add_pair(&p, "model_digest", content->model_digest);
+    add_pair(&p, "rules", content->rules);
+    add_pair(&p, "model_manifest", content->manifest);
     add_pair(&p, "d_model", d_model);
     add_pair(&p, "n_layers", n_layers);
     add_pair(&p, "config", content->config);

@@ -47,8 +47,9 @@ struct vl_model {
     const vl_family *family;
     void *parts; /* of the family */
     vl_llama text;
-    const vl_weight_view *norm; /* [D]: the final norm, left to the head */
-    const vl_weight_view *head; /* [V, D] */
+    struct vl_model_digest_job *digest; /* digest.h; NULL before it is asked for */
+    const vl_weight_view *norm;         /* [D]: the final norm, left to the head */
+    const vl_weight_view *head;         /* [V, D] */
     vl_model_info info;
 };
 

@@ -3,6 +3,7 @@
 
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
+#include "trainer/model/digest.h"
 #include "trainer/model/family.h"
 
 static const vl_family *family_of(vl_hf_family family)
@@ -120,6 +121,7 @@ void vl_model_close(vl_model *model)
 {
     if (!model)
         return;
+    vl_model_digest_free(model->digest); /* before the weights that it reads */
     if (model->family && model->family->close)
         model->family->close(model);
     vl_llama_free(&model->text, model->device);

@@ -5,6 +5,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
 #include "trainer/model/head.h"
+#include "trainer/model/digest.h"
 #include "trainer/view/reading.h"
 
 /* Sizes, lens check and memory that both sources share. `n_rows` is what positions count in. */
@@ -30,6 +31,28 @@ static vl_status start(vl_reading *r, const vl_head_info *head, int64_t n_rows, 
     if (!r->positions)
         return vl_fail_nomem(err, "reading");
     return vl_reading_alloc(r, err);
+}
+
+/* A lens that was fitted on another body below the same head. */
+static vl_status check_body(vl_reading *r, const vl_reading_options *options, const char *digest, const char *manifest,
+                            vl_error *err)
+{
+    bool warned = false;
+    if (options->lens)
+        VL_TRY(vl_lens_check_model(options->lens, digest, manifest, options->allow_other_model, &warned, err));
+    if (warned && !r->warning[0])
+        snprintf(r->warning, sizeof r->warning, "the lens was fitted for another model (digests differ)");
+    return VL_OK;
+}
+
+/* The same for a model that runs; its weights are read for it only where the lens knows its own. */
+static vl_status check_live_body(vl_reading *r, const vl_reading_options *options, vl_model *model, vl_error *err)
+{
+    const char *digest, *manifest;
+    if (!options->lens || !vl_lens_get_info(options->lens)->model_digest[0])
+        return VL_OK;
+    VL_TRY(vl_model_identify(&digest, &manifest, model, err));
+    return check_body(r, options, digest, manifest, err);
 }
 
 /* The texts that stand over every result. */
@@ -128,6 +151,7 @@ vl_status vl_reading_from_model(vl_reading **out, vl_model *model, const vl_sequ
     live.device = vl_head_device(source.head);
     live.reading = r;
     VL_GOTO(start(r, vl_head_get_info(source.head), sequence->n_tokens, options, err));
+    VL_GOTO(check_live_body(r, options, model, err));
     VL_GOTO(describe(r, options, vl_model_get_info(model)->path, options->prompt, NULL, err));
     VL_GOTO(vl_pictures_from_sequence(&r->pictures, model, sequence, err));
     live.rows = rows = vl_alloc((size_t)r->n_positions, sizeof *rows);
@@ -233,6 +257,8 @@ vl_status vl_reading_from_cache(vl_reading **out, vl_cache *cache, vl_device *de
     VL_GOTO(sample_rows(&kept, &n, &sample_row, cache, sample, err));
     VL_GOTO(start(r, vl_head_get_info(source.head), n, options, err));
     const vl_cache_samples *samples = vl_cache_get_samples(cache);
+    const vl_cache_info *info = vl_cache_get_info(cache);
+    VL_GOTO(check_body(r, options, info->model_digest, info->model_manifest, err));
     VL_GOTO(describe(r, options, vl_cache_get_info(cache)->model_id, samples->prompt[sample_row],
                      samples->answer ? samples->answer[sample_row] : NULL, err));
     VL_GOTO(vl_pictures_from_cache(&r->pictures, cache, sample, err));
