@@ -139,7 +139,9 @@ vl_status vl_op_rope(vl_device *device, const vl_rope_args *a, vl_error *err)
     int64_t t = a->x.shape[0], n = a->x.shape[1];
     REQUIRE("rope", a->n_heads > 0 && n % a->n_heads == 0 && n / a->n_heads % 2 == 0);
     REQUIRE("rope", is_matrix(a->x, t, n));
-    REQUIRE("rope", is_matrix(a->cos, t, n / a->n_heads / 2) && is_matrix(a->sin, t, n / a->n_heads / 2));
+    int64_t pairs = a->cos.shape[1];
+    REQUIRE("rope", pairs > 0 && pairs <= n / a->n_heads / 2);
+    REQUIRE("rope", is_matrix(a->cos, t, pairs) && is_matrix(a->sin, t, pairs));
     return t == 0 ? VL_OK : DISPATCH(rope, a, err);
 }
 
@@ -152,6 +154,7 @@ vl_status vl_op_attention(vl_device *device, const vl_attention_args *a, vl_erro
     REQUIRE("attention", is_matrix(a->k, tk, width * a->n_kv_heads) && is_matrix(a->v, tk, width * a->n_kv_heads));
     REQUIRE("attention", tk > 0 || tq == 0);
     REQUIRE("attention", !a->causal || (a->causal_offset >= 0 && tk >= tq + a->causal_offset));
+    REQUIRE("attention", a->window >= 0 && (a->window == 0 || a->causal) && a->softcap >= 0);
     REQUIRE("attention", !a->q_mask.data == !a->k_mask.data);
     REQUIRE("attention",
             !a->q_mask.data || (is_vector_of(a->q_mask, VL_I64, tq) && is_vector_of(a->k_mask, VL_I64, tk)));

@@ -75,11 +75,12 @@ vl_status vl_op_gemm(vl_device *device, const vl_gemm_args *args, vl_error *err)
 
 /* ---- the frozen forward ------------------------------------------------------------------------------------ */
 
-/* out[t] = row ids[t] of the table, widened. */
+/* out[t] = scale * row ids[t] of the table, widened. */
 typedef struct vl_embed_args {
     vl_tensor out; /* [T, D] */
     const vl_matrix *table;
     vl_tensor ids; /* [T] i32, each in [0, rows): checked by the caller */
+    float scale;   /* 0: 1 */
 } vl_embed_args;
 vl_status vl_op_embed(vl_device *device, const vl_embed_args *args, vl_error *err);
 
@@ -108,16 +109,18 @@ typedef struct vl_norm_backward_args {
 } vl_norm_backward_args;
 vl_status vl_op_norm_backward(vl_device *device, const vl_norm_backward_args *args, vl_error *err);
 
-/* Rotary embedding in place, Hugging Face "half" layout: pairs (i, i + E/2) of each head. */
+/* Rotary embedding in place, Hugging Face "half" layout: pairs (i, i + P) of the first 2 P columns of each head; the
+ * others pass. */
 typedef struct vl_rope_args {
     vl_tensor x;        /* [T, H*E], in place */
-    vl_tensor cos, sin; /* [T, E/2] */
+    vl_tensor cos, sin; /* [T, P], P <= E/2 */
     int n_heads;
 } vl_rope_args;
 vl_status vl_op_rope(vl_device *device, const vl_rope_args *args, vl_error *err);
 
-/* out[i, h] = softmax_j(scale * q[i, h] . k[j, h / (H/K)]) v[j], without ever holding [Tq, Tk] of all heads.
- * Key j is seen by query i iff (not causal or j <= i + causal_offset) and (no masks or q_mask[i] & k_mask[j]). */
+/* out[i, h] = softmax_j(s[i, j]) v[j] with s = scale * q[i, h] . k[j, h / (H/K)], or (softcap c > 0) c tanh(s / c),
+ * without ever holding [Tq, Tk] of all heads. Key j is seen by query i iff (not causal or j <= i + causal_offset) and
+ * (no window or j > i + causal_offset - window) and (no masks or q_mask[i] & k_mask[j]). */
 typedef struct vl_attention_args {
     vl_tensor out;  /* [Tq, H*E]; must not overlap q, k or v */
     vl_tensor q;    /* [Tq, H*E] */
@@ -126,6 +129,8 @@ typedef struct vl_attention_args {
     float scale;
     bool causal;
     int64_t causal_offset;    /* keys that precede query 0 (a KV cache); Tk >= Tq + causal_offset */
+    int64_t window;           /* keys that a causal query sees, its own included; 0: all before it */
+    float softcap;            /* 0: none */
     vl_tensor q_mask, k_mask; /* [Tq], [Tk] i64 bit masks, or both NULL; each query must see a key */
     vl_tensor probabilities;  /* [Tq, H*Tk] or NULL: also write the attention weights (viewer) */
 } vl_attention_args;

@@ -25,17 +25,17 @@ VL_API const char *vl_token_class_name(vl_token_class token_class);
 
 typedef struct vl_model_info {
     const char *path;       /* the directory that was read */
-    const char *model_type; /* "llama", "llava", "mllama" */
+    const char *model_type; /* of config.json: "llama", "llava", "qwen2" ... */
     int64_t d_model;        /* D */
     int64_t n_layers;       /* L: blocks; there are L + 1 states */
     int64_t vocab_size;     /* V: rows of the unembedding */
     int64_t n_heads, n_kv_heads, head_dim, d_ff;
     bool sees_images;
-    bool patches_in_stream; /* LLaVA: image patches are rows of the residual stream; Mllama: they are not */
-    int image_size;         /* pixels of a side that the vision tower reads (of one tile); 0 without one */
-    int patch_rows, patch_columns;
-    int32_t image_token;      /* -1 without images */
-    const char *weight_dtype; /* "bfloat16", ... of most weights */
+    bool patches_in_stream;        /* image patches are rows of the residual stream; else cross-attention reads them */
+    int image_size;                /* pixels of a side that the vision tower reads (of one tile); 0 without one */
+    int patch_rows, patch_columns; /* that the decoder sees of a tile; 0 where they differ from picture to picture */
+    int32_t image_token;           /* -1 without images */
+    const char *weight_dtype;      /* "bfloat16", ... of most weights */
     int64_t n_parameters;
 } vl_model_info;
 
@@ -60,6 +60,9 @@ VL_API vl_status vl_model_digest(char out[33], vl_model *model, vl_error *err);
 VL_API const char *vl_model_manifest(const vl_model *model);
 /* Conventions that no file of a model states, as they stand in its digest. */
 VL_API const char *vl_model_rules(void);
+/* Tensors of the checkpoint that nothing reads, by number; NULL behind the last. Buffers that every file of the family
+ * carries, and vision layers behind the state that is read, are not among them. Borrowed from the model. */
+VL_API const char *vl_model_unread_tensor(const vl_model *model, size_t i);
 
 /* ---- prompts ----------------------------------------------------------------------------------------------- */
 
@@ -76,24 +79,40 @@ typedef struct vl_prompt {
     int64_t max_tokens; /* refuse longer sequences; 0: the model's own limit */
 } vl_prompt;
 
+/* Rows of a picture that lie as a grid over a part of it. Cell (row, column) covers an equal share of the box. */
+typedef struct vl_image_grid {
+    int rows, columns;
+    double x0, y0, x1, y1; /* of the whole grid, in pixels of the picture; beyond it where the model saw padding */
+} vl_image_grid;
+
+/* A picture of a sequence. What it becomes (tiles, rows, grids) may differ from picture to picture. */
+struct vl_sequence_image {
+    char *path;
+    char sha256[65];   /* of the file */
+    int width, height; /* after EXIF orientation */
+    float *pixels;     /* [n_pixels] normalised, as the family's tower reads them; NULL while only measured */
+    int64_t n_pixels;
+    int n_tiles;          /* used tiles; 1 where the tower reads the picture at once */
+    int aspect_ratio_id;  /* of models that number the arrangements of tiles */
+    int64_t n_rows;       /* rows of the decoder's width that it becomes */
+    vl_image_grid *grids; /* [n_grids] what the decoder sees, in the order of its rows */
+    int n_grids;
+    uint8_t *seen; /* [seen_height, seen_width, 3] the picture as the model sees it, in bytes; NULL while measured */
+    int seen_width, seen_height;
+};
+
 /* A prompt turned into rows of the residual stream. Arrays have n_tokens entries. Owned by vl_sequence_free. */
 typedef struct vl_sequence {
-    int64_t n_tokens;     /* T */
-    int64_t n_prompt;     /* rows that came from the prompt; the rest was generated */
-    int32_t *ids;         /* [T] token ids; image rows hold the image token */
-    uint8_t *token_class; /* [T] vl_token_class: the last prompt row is VL_LAST */
-    int32_t *image;       /* [T] which image of this sequence, -1 for text */
-    int16_t (*patch)[3];  /* [T] tile, row, column; -1 for text */
-    uint64_t *visible;    /* [T] or NULL; Mllama: bit (image * tiles + tile) is set where the token sees that tile */
+    int64_t n_tokens;       /* T */
+    int64_t n_prompt;       /* rows that came from the prompt; the rest was generated */
+    int32_t *ids;           /* [T] token ids; image rows hold the image token */
+    uint8_t *token_class;   /* [T] vl_token_class: the last prompt row is VL_LAST */
+    int32_t *image;         /* [T] which image of this sequence, -1 for text */
+    int16_t (*patch)[3];    /* [T] grid, row, column; -1 for text and for picture rows that no cell covers */
+    int32_t (*position)[3]; /* [T] time, row, column: where attention stands the row; equal where there is one axis */
+    uint64_t *visible; /* [T] or NULL; cross-attention: bit (image * tiles + tile) where the token sees that tile */
     int n_images;
-    struct vl_sequence_image {
-        char *path;
-        char sha256[65];     /* of the file */
-        int width, height;   /* after EXIF orientation */
-        float *pixels;       /* [tiles * 3 * size * size], normalised */
-        int n_tiles;         /* used tiles; 1 for CLIP */
-        int aspect_ratio_id; /* Mllama */
-    } * images;
+    struct vl_sequence_image *images; /* [n_images] */
 } vl_sequence;
 
 /* Tokenises, wraps in the family's chat template unless raw, expands image tokens, reads and prepares pictures. */

@@ -9,10 +9,18 @@
 
 enum { QUERY_BLOCK = 96 };
 
-/* Softmax in place over the first n scores; the rest of the row becomes 0. */
-VL_SIMD static void softmax_row(float *scores, int64_t n, int64_t width)
+/* c tanh(s / c) in place: tanh y = 1 - 2 / (1 + exp(2 y)), whose error stays below 1e-7 of 1 (vl_expf). */
+VL_SIMD static void cap_row(float *scores, int64_t n, float cap)
 {
-    float max = -INFINITY, sum = 0;
+    float twice = 2 / cap;
+    for (int64_t j = 0; j < n; j++)
+        scores[j] = cap * (1.0f - 2.0f / (1.0f + vl_expf(twice * scores[j])));
+}
+
+/* Softmax in place over scores first .. first + n - 1; the rest of the row becomes 0. */
+VL_SIMD static void softmax_row(float *row, int64_t first, int64_t n, int64_t width)
+{
+    float max = -INFINITY, sum = 0, *scores = row + first;
 #pragma omp simd reduction(max : max)
     for (int64_t j = 0; j < n; j++)
         max = scores[j] > max ? scores[j] : max;
@@ -25,8 +33,10 @@ VL_SIMD static void softmax_row(float *scores, int64_t n, int64_t width)
     float scale = 1.0f / sum;
     for (int64_t j = 0; j < n; j++)
         scores[j] *= scale;
-    for (int64_t j = n; j < width; j++)
-        scores[j] = 0;
+    for (int64_t j = 0; j < first; j++)
+        row[j] = 0;
+    for (int64_t j = first + n; j < width; j++)
+        row[j] = 0;
 }
 
 static void apply_mask(float *scores, int64_t query_mask, const int64_t *key_mask, int64_t n)
@@ -36,30 +46,45 @@ static void apply_mask(float *scores, int64_t query_mask, const int64_t *key_mas
             scores[j] = -INFINITY;
 }
 
+/* Weights of one query over all its keys, for the viewer: those of the block begin at key `low`. */
+static void show_weights(const vl_attention_args *a, const float *weights, int64_t query, int head, int64_t low,
+                         int64_t keys)
+{
+    int64_t tk = a->k.shape[0];
+    float *out = row_of(a->probabilities, query) + head * tk;
+    memset(out, 0, (size_t)tk * 4);
+    memcpy(out + low, weights, (size_t)(keys - low) * 4);
+}
+
 static dnnl_status_t attend_block(const vl_attention_args *a, float *scores, int head, int64_t first)
 {
     int64_t width = a->q.shape[1] / a->n_heads, tk = a->k.shape[0];
     int64_t rows = a->q.shape[0] - first < QUERY_BLOCK ? a->q.shape[0] - first : QUERY_BLOCK;
     int64_t keys = a->causal ? first + rows + a->causal_offset : tk;
+    /* the block's first query looks back the furthest: no key before its window is touched */
+    int64_t low = a->window > 0 && first + a->causal_offset >= a->window ? first + a->causal_offset + 1 - a->window : 0;
+    int64_t n = keys - low;
     int kv_head = head / (a->n_heads / a->n_kv_heads);
     const float *q = row_of(a->q, first) + head * width;
-    const float *k = (const float *)a->k.data + kv_head * width, *v = (const float *)a->v.data + kv_head * width;
+    const float *k = row_of(a->k, low) + kv_head * width, *v = row_of(a->v, low) + kv_head * width;
     dnnl_status_t status =
-        dnnl_sgemm('N', 'T', rows, keys, width, a->scale, q, a->q.row_stride, k, a->k.row_stride, 0.0f, scores, keys);
+        dnnl_sgemm('N', 'T', rows, n, width, a->scale, q, a->q.row_stride, k, a->k.row_stride, 0.0f, scores, n);
     if (status != dnnl_success)
         return status;
     for (int64_t i = 0; i < rows; i++) {
-        int64_t visible = a->causal ? first + i + 1 + a->causal_offset : keys;
+        float *mine = scores + i * n;
+        int64_t visible = (a->causal ? first + i + 1 + a->causal_offset : keys) - low;
+        int64_t hidden = a->window > 0 && visible > a->window ? visible - a->window : 0;
+        if (a->softcap > 0)
+            cap_row(mine, visible, a->softcap);
         if (a->q_mask.data)
-            apply_mask(scores + i * keys, ((const int64_t *)a->q_mask.data)[first + i], a->k_mask.data, visible);
-        softmax_row(scores + i * keys, visible, keys);
-        if (a->probabilities.data) {
-            float *out = row_of(a->probabilities, first + i) + head * tk;
-            memcpy(out, scores + i * keys, (size_t)keys * 4);
-            memset(out + keys, 0, (size_t)(tk - keys) * 4);
-        }
+            apply_mask(mine, ((const int64_t *)a->q_mask.data)[first + i], (const int64_t *)a->k_mask.data + low,
+                       visible);
+        softmax_row(mine, hidden, visible - hidden, n);
+        if (a->probabilities.data)
+            show_weights(a, mine, first + i, head, low, keys);
     }
-    return dnnl_sgemm('N', 'N', rows, width, keys, 1.0f, scores, keys, v, a->v.row_stride, 0.0f,
+    return dnnl_sgemm('N', 'N', rows, width, n, 1.0f, scores, n, v, a->v.row_stride, 0.0f,
                       row_of(a->out, first) + head * width, a->out.row_stride);
 }
 

@@ -182,7 +182,11 @@ vl_status cpu_embed(void *context, const vl_embed_args *a, vl_error *err)
     (void)context, (void)err;
     const vl_cpu_matrix *w = a->table->data;
     const int32_t *ids = a->ids.data;
-    for (int64_t i = 0; i < a->out.shape[0]; i++)
-        vl_cpu_widen_row(row_of(a->out, i), weight_row(w, ids[i]), w->dtype, w->n_in);
+    for (int64_t i = 0; i < a->out.shape[0]; i++) {
+        float *out = row_of(a->out, i);
+        vl_cpu_widen_row(out, weight_row(w, ids[i]), w->dtype, w->n_in);
+        for (int64_t j = 0; a->scale != 0 && a->scale != 1 && j < w->n_in; j++)
+            out[j] *= a->scale;
+    }
     return VL_OK;
 }

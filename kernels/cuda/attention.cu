@@ -14,16 +14,16 @@ typedef struct attention_view {
     const float *q, *k, *v;
     float *out, *probabilities;     /* probabilities may be NULL */
     const int64_t *q_mask, *k_mask; /* or NULL */
-    int64_t q_row, k_row, v_row, out_row, p_row, tq, tk, offset;
+    int64_t q_row, k_row, v_row, out_row, p_row, tq, tk, offset, window; /* window 0: none */
     int width, heads_per_kv;
-    float scale;
+    float scale, softcap; /* softcap 0: none */
     bool causal, vector; /* vector: rows allow 16-byte loads */
 } attention_view;
 
 /* What a thread knows of its query. */
 typedef struct query {
     int64_t row, mask;
-    int64_t keys; /* it may see those below */
+    int64_t first, keys; /* it may see keys first .. keys - 1 */
     int local, sharer;
 } query;
 
@@ -67,8 +67,11 @@ __device__ static void score(float (&scores)[OWN_KEYS], const float *queries, co
 #pragma unroll
     for (int i = 0; i < OWN_KEYS; i++) {
         int64_t key = first + q.sharer + i * SHARERS;
-        bool seen = key < q.keys && (!a.k_mask || (q.mask & a.k_mask[key]));
-        scores[i] = seen ? a.scale * scores[i] : -INFINITY;
+        bool seen = key >= q.first && key < q.keys && (!a.k_mask || (q.mask & a.k_mask[key]));
+        float x = a.scale * scores[i];
+        if (a.softcap > 0.0f)
+            x = a.softcap * tanhf(x / a.softcap);
+        scores[i] = seen ? x : -INFINITY;
     }
 }
 
@@ -159,16 +162,20 @@ template <int GROUPS> static __global__ void __launch_bounds__(THREADS) attend(a
     q.local = (int)threadIdx.x / SHARERS, q.sharer = (int)threadIdx.x % SHARERS;
     q.row = first_query + q.local;
     q.keys = q.row >= a.tq ? 0 : a.causal ? q.row + a.offset + 1 : a.tk;
+    q.first = a.window > 0 && q.keys > a.window ? q.keys - a.window : 0;
     q.mask = a.q_mask && q.row < a.tq ? a.q_mask[q.row] : 0;
     int64_t last = first_query + QUERIES < a.tq ? first_query + QUERIES : a.tq;
     int64_t keys = a.causal ? last + a.offset : a.tk;
+    /* the block's first query looks back the furthest; whole tiles before its window are passed over */
+    int64_t furthest = first_query + a.offset + 1 - a.window;
+    int64_t begin = a.window > 0 && furthest > 0 ? furthest / KEYS * KEYS : 0;
     float m = -INFINITY, l = 0.0f, scores[OWN_KEYS];
     float4 out[GROUPS];
 #pragma unroll
     for (int g = 0; g < GROUPS; g++)
         out[g] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     load_tile<GROUPS>(queries, a.q + head * a.width, a.q_row, first_query, a.tq, a);
-    for (int64_t first = 0; first < keys; first += KEYS) {
+    for (int64_t first = begin; first < keys; first += KEYS) {
         __syncthreads();
         load_tile<GROUPS>(tile, k, a.k_row, first, keys, a);
         __syncthreads();
@@ -224,6 +231,7 @@ static attention_view view_of(const vl_attention_args *a)
     v.out_row = a->out.row_stride, v.p_row = a->probabilities.row_stride;
     v.tq = a->q.shape[0], v.tk = a->k.shape[0], v.offset = a->causal_offset;
     v.width = (int)(a->q.shape[1] / a->n_heads), v.heads_per_kv = a->n_heads / a->n_kv_heads;
+    v.window = a->causal ? a->window : 0, v.softcap = a->softcap;
     v.scale = a->scale, v.causal = a->causal;
     v.vector = v.width % 4 == 0 && vl_aligned16(v.q, v.q_row, 4) && vl_aligned16(v.k, v.k_row, 4) &&
                vl_aligned16(v.v, v.v_row, 4) && vl_aligned16(v.out, v.out_row, 4);

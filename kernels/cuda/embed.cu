@@ -1,16 +1,22 @@
-/* Rows of a table, widened. */
+/* Rows of a table, widened and scaled. */
 #include <string.h>
 
 #include "kernels/cuda/context.h"
 
 template <typename T>
-static __global__ void gather(float *out, int64_t out_row, const T *table, const int32_t *ids, int64_t rows, int64_t n)
+static __global__ void gather(float *out, int64_t out_row, const T *table, const int32_t *ids, int64_t rows, int64_t n,
+                              float scale)
 {
     for (int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
         const T *from = table + ids[i] * n;
         for (int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; j < n; j += gridDim.x * blockDim.x)
-            out[i * out_row + j] = vl_load(from + j);
+            out[i * out_row + j] = scale * vl_load(from + j);
     }
+}
+
+static inline float scale_of(const vl_embed_args *a)
+{
+    return a->scale != 0.0f ? a->scale : 1.0f;
 }
 
 template <typename T>
@@ -18,8 +24,15 @@ static vl_status launch(vl_cuda *cuda, const vl_embed_args *a, const vl_cuda_mat
 {
     vl_cuda_grid g = vl_cuda_grid_of(a->out.shape[0], w->n_in);
     VL_LAUNCH((gather<T>), g.grid, g.block, 0, cuda->stream, (float *)a->out.data, a->out.row_stride,
-              (const T *)w->device, (const int32_t *)a->ids.data, a->out.shape[0], w->n_in);
+              (const T *)w->device, (const int32_t *)a->ids.data, a->out.shape[0], w->n_in, scale_of(a));
     return vl_cuda_check(cudaGetLastError(), "embed", err);
+}
+
+static __global__ void scale_rows(float *out, int64_t out_row, int64_t rows, int64_t n, float scale)
+{
+    for (int64_t i = blockIdx.y; i < rows; i += gridDim.y)
+        for (int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; j < n; j += gridDim.x * blockDim.x)
+            out[i * out_row + j] *= scale;
 }
 
 /* The table is in the file only: the rows are gathered here, and only they travel. */
@@ -41,7 +54,13 @@ static vl_status gather_on_host(vl_cuda *cuda, const vl_embed_args *a, const vl_
     VL_TRY(status);
     VL_TRY(vl_cuda_stage_upload(cuda, stage, (size_t)rows * row, err));
     VL_TRY(vl_cuda_convert(cuda, a->out, vl_tensor_2d(stage->device, w->host_dtype, rows, w->n_in), err));
-    return vl_cuda_stage_release(cuda, stage, err);
+    VL_TRY(vl_cuda_stage_release(cuda, stage, err));
+    if (scale_of(a) == 1.0f)
+        return VL_OK;
+    vl_cuda_grid g = vl_cuda_grid_of(rows, w->n_in);
+    VL_LAUNCH(scale_rows, g.grid, g.block, 0, cuda->stream, (float *)a->out.data, a->out.row_stride, rows, w->n_in,
+              scale_of(a));
+    return vl_cuda_check(cudaGetLastError(), "embed", err);
 }
 
 vl_status vl_cuda_embed(void *context, const vl_embed_args *a, vl_error *err)

@@ -1,7 +1,6 @@
-/* Model directories: the local hub cache, shards, and every tensor of every family under both layouts. */
+/* Model directories: the local hub cache, shards, and the ways in which weights can be missing. */
 #include "tests/support/temp_folder.h"
 
-#include "tests/hf/weight_walk.h"
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
 #include "trainer/hf/directory.h"
@@ -190,130 +189,14 @@ static void test_other_weights(void **state)
     assert_non_null(strstr(err.message, "safe_serialization=True"));
 }
 
-/* ---- names ---------------------------------------------------------------------------------------------------- */
-
-static const char *const small_configs[] = {
-    "{\"model_type\":\"llama\",\"hidden_size\":8,\"intermediate_size\":12,\"num_hidden_layers\":2,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":10,\"head_dim\":6,\"attention_bias\":true,"
-    "\"mlp_bias\":true}",
-    "{\"model_type\":\"llama\",\"hidden_size\":8,\"intermediate_size\":12,\"num_hidden_layers\":1,"
-    "\"num_attention_heads\":2,\"vocab_size\":10,\"tie_word_embeddings\":true}",
-    "{\"model_type\":\"llava\",\"multimodal_projector_bias\":false,\"text_config\":{\"hidden_size\":8,"
-    "\"intermediate_size\":12,\"num_hidden_layers\":2,\"num_attention_heads\":2,\"vocab_size\":10},"
-    "\"vision_config\":{\"hidden_size\":6,\"intermediate_size\":5,\"num_hidden_layers\":2,\"num_attention_heads\":3,"
-    "\"image_size\":4,\"patch_size\":2}}",
-    "{\"model_type\":\"mllama\",\"image_token_index\":10,\"text_config\":{\"hidden_size\":8,\"intermediate_size\":12,"
-    "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":10,"
-    "\"cross_attention_layers\":[1]},\"vision_config\":{\"hidden_size\":6,\"intermediate_size\":5,"
-    "\"num_hidden_layers\":2,\"num_global_layers\":1,\"attention_heads\":3,\"image_size\":4,\"patch_size\":2,"
-    "\"intermediate_layers_indices\":[0,2],\"vision_output_dim\":18}}"};
-
-/* Opens what write_walk wrote, and finds all of it. */
-static void check_directory(const char *path, bool all_used)
-{
-    vl_hf_config config;
-    vl_hf_directory *dir = NULL;
-    if (vl_hf_config_read(&config, path, &err) != VL_OK || vl_hf_directory_open(&dir, path, &err) != VL_OK)
-        fail_msg("%s", err.message);
-    const vl_hf_source source = {dir, &config};
-    const vl_weight_view *head;
-    size_t found = walk_find_all(&source, &err);
-    if (found == 0)
-        fail_msg("%s", err.message);
-    if (all_used)
-        assert_int_equal(found, dir->n_tensors);
-    assert_int_equal(vl_hf_head(&head, &source, &err), VL_OK);
-    assert_int_equal(head->shape[1], config.text.hidden_size);
-    vl_hf_directory_close(dir);
-}
-
-static void test_layouts(void **state)
-{
-    vl_hf_config config;
-    for (size_t i = 0; i < sizeof small_configs / sizeof *small_configs; i++)
-        for (int layout = 0; layout < 2; layout++) {
-            temp_text(*state, "config.json", small_configs[i]);
-            assert_int_equal(vl_hf_config_read(&config, *state, &err), VL_OK);
-            walk_write(*state, &config, layout);
-            check_directory(*state, true);
-        }
-}
-
-static void test_weight_errors(void **state)
-{
-    vl_hf_config config;
-    vl_hf_directory *dir;
-    const vl_weight_view *view;
-    float x[80] = {0};
-    uint8_t bytes[8] = {0};
-    char path[TEMP_PATH_SIZE];
-    vl_safetensors_entry entries[] = {{"language_model.model.norm.weight", VL_F32, 1, {8}, x},
-                                      {"model.language_model.norm.weight", VL_F32, 1, {8}, x},
-                                      {"language_model.model.embed_tokens.weight", VL_F32, 2, {10, 8}, x},
-                                      {"model.language_model.layers.0.input_layernorm.weight", VL_U8, 1, {8}, bytes}};
-    temp_text(*state, "config.json", small_configs[2]);
-    assert_int_equal(vl_hf_config_read(&config, *state, &err), VL_OK);
-    temp_path(path, *state, "model.safetensors");
-    assert_int_equal(vl_safetensors_write(path, entries, 4, NULL, 0, &err), VL_OK);
-    assert_int_equal(vl_hf_directory_open(&dir, *state, &err), VL_OK);
-    const vl_hf_source source = {dir, &config};
-    assert_int_equal(vl_hf_weight(&view, &source, VL_HF_TEXT, vl_hf_shape1(8), &err, "norm.weight"), VL_EFORMAT);
-    assert_non_null(strstr(err.message, "both"));
-    assert_int_equal(vl_hf_weight(&view, &source, VL_HF_TEXT, vl_hf_shape2(10, 9), &err, "embed_tokens.weight"),
-                     VL_ESHAPE);
-    assert_non_null(strstr(err.message, "embed_tokens.weight is [10, 8], config.json asks for [10, 9]"));
-    assert_null(view);
-    assert_int_equal(vl_hf_weight(&view, &source, VL_HF_TEXT, vl_hf_shape1(80), &err, "embed_tokens.weight"),
-                     VL_ESHAPE);
-    assert_int_equal(
-        vl_hf_weight_optional(&view, &source, VL_HF_TEXT, vl_hf_shape1(8), &err, "layers.%d.input_layernorm.weight", 0),
-        VL_ESHAPE);
-    assert_non_null(strstr(err.message, "holds U8"));
-    assert_int_equal(vl_hf_weight(&view, &source, VL_HF_VISION, vl_hf_shape1(6), &err, "layers.%d.x", 3), VL_EFORMAT);
-    assert_non_null(strstr(err.message, "vision_tower.vision_model.layers.3.x or model.vision_tower"));
-    assert_int_equal(vl_hf_weight_optional(&view, &source, VL_HF_VISION, vl_hf_shape1(6), &err, "none"), VL_OK);
-    assert_null(view);
-    assert_int_equal(vl_hf_head(&view, &source, &err), VL_EFORMAT);
-    assert_non_null(strstr(err.message, "tie_word_embeddings"));
-    vl_hf_directory_close(dir);
-}
-
-static int check_folders_of(const char *data, const char *name)
-{
-    char folder[TEMP_PATH_SIZE], path[TEMP_PATH_SIZE], config[TEMP_PATH_SIZE];
-    int n = 0;
-    DIR *list = opendir(temp_path(folder, data, name));
-    for (struct dirent *e; list && (e = readdir(list)) != NULL;)
-        if (e->d_name[0] != '.' &&
-            vl_path_exists(temp_path(config, temp_path(path, folder, e->d_name), "config.json"))) {
-            check_directory(path, true);
-            n++;
-        }
-    if (list)
-        closedir(list);
-    return n;
-}
-
-static void test_shared_models(void **state)
-{
-    (void)state;
-    const char *data = getenv("VLENS_SHARED_DATA");
-    if (!data) {
-        print_message("VLENS_SHARED_DATA is not set: the shared checkpoints are not opened\n");
-        skip();
-    }
-    int tiny = check_folders_of(data, "tiny"), trained = check_folders_of(data, "trained");
-    int real = check_folders_of(data, "real");
-    print_message("every tensor found in %d tiny, %d trained, %d real directories\n", tiny, trained, real);
-    assert_true(tiny > 0);
-}
-
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, temp_setup, temp_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_hub),     TEST(test_directory_path), TEST(test_shards),        TEST(test_other_weights),
-        TEST(test_layouts), TEST(test_weight_errors),  TEST(test_shared_models),
+        TEST(test_hub),
+        TEST(test_directory_path),
+        TEST(test_shards),
+        TEST(test_other_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

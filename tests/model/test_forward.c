@@ -163,9 +163,9 @@ static void generation_stops_at_an_end_token(void **state)
     vl_error err = VL_ERROR_INIT;
     int64_t n_expected, n;
     int32_t *expected = golden_read_ids(&g, "generated", &n_expected), *found;
-    g.model->config.text.n_eos = 2;
-    g.model->config.text.eos_ids[0] = -1;
-    g.model->config.text.eos_ids[1] = expected[2];
+    g.model->spec.decoder.n_eos = 2;
+    g.model->spec.decoder.eos_ids[0] = -1;
+    g.model->spec.decoder.eos_ids[1] = expected[2];
     int64_t first = 0;
     while (expected[first] != expected[2])
         first++;
@@ -270,7 +270,8 @@ static void work_is_what_torch_counts(void **state)
         const vl_sequence *sequence = g.sequence;
         const vl_model_info *info = vl_model_get_info(g.model);
         double t = (double)sequence->n_tokens, width = (double)(info->n_heads * info->head_dim);
-        double n_self = (double)(info->n_layers - g.model->config.text.n_cross);
+        double n_self =
+            (double)(info->n_layers - vl_decoder_count(&g.model->spec.decoder, VL_BLOCK_CROSS, (int)info->n_layers));
         double hidden_half = n_self * 4 * (t * t - t * (t + 1) / 2) * width;
         double head = 2 * t * (double)info->d_model * (double)info->vocab_size, angles = t * (double)info->head_dim;
         double got = vl_model_work(g.model, &sequence, 1, (int)info->n_layers);

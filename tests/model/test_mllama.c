@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "trainer/model/family.h"
-#include "trainer/model/mllama.h"
+#include "trainer/model/families/mllama/mllama.h"
 
 #define FIXTURES VLENS_SOURCE_DIR "/tests/golden/fixtures"
 #define NAME     "mllama-base-bf16"
@@ -334,7 +333,7 @@ static void contradictions_fail_by_name(void **state)
     };
     static const char *const MESSAGES[] = {
         "gives a picture 3 tiles, the vision encoder 4", "cuts tiles of 14 x 14, the vision encoder reads 10 x 10",
-        "id of \"<|image|>\" is 281, config.json says 280", "layers.1.mlp.gate_proj.weight"};
+        "id of \"<|image|>\" is 281, config.json says 280", "layers.0.mlp.gate_proj.weight"};
     for (size_t i = 0; i < sizeof CHANGES / sizeof *CHANGES; i++) {
         char folder[] = "vlens-test-XXXXXX";
         vl_error err = VL_ERROR_INIT;

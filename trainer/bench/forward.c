@@ -30,45 +30,53 @@ static uint32_t next_random(uint32_t *state)
     return *state = *state * 1664525u + 1013904223u;
 }
 
-/* Pixel values between -1 and 1, all tiles used. */
-static vl_status add_picture(vl_sequence *sequence, const vl_hf_config *config, uint32_t *random, vl_error *err)
+/* A random square picture that fills the model's usual grid. */
+static vl_status add_picture(vl_sequence *sequence, const vl_model_spec *spec, uint32_t *random, vl_error *err)
 {
-    bool tiled = config->family == VL_HF_MLLAMA;
-    const vl_mllama_vision_config *vision = &config->mllama_vision;
-    size_t side = (size_t)(tiled ? vision->image_size : config->clip.image_size);
-    size_t tiles = tiled ? (size_t)vision->max_tiles : 1, n = tiles * 3 * side * side;
+    int side = spec->vision.sample_side;
+    size_t bytes = 3 * (size_t)side * (size_t)side;
+    vl_image image = {.width = side, .height = side, .rgb = vl_alloc(bytes, 1), .orientation = 1};
     sequence->images = vl_calloc(1, sizeof *sequence->images);
-    if (!sequence->images)
+    if (!image.rgb || !sequence->images) {
+        vl_free(image.rgb);
         return vl_fail_nomem(err, "benchmark");
+    }
     sequence->n_images = 1;
-    struct vl_sequence_image *image = &sequence->images[0];
-    image->pixels = vl_alloc(n, sizeof *image->pixels);
-    if (!image->pixels)
-        return vl_fail_nomem(err, "benchmark");
-    for (size_t i = 0; i < n; i++)
-        image->pixels[i] = (float)(next_random(random) >> 8) * 0x1p-23f - 1;
-    image->n_tiles = (int)tiles;
-    for (int i = 0; tiled && i < vision->n_ratios; i++)
-        if (vision->ratios[i][0] * vision->ratios[i][1] == vision->max_tiles)
-            image->aspect_ratio_id = i + 1;
-    return VL_OK;
+    for (size_t i = 0; i < bytes; i++)
+        image.rgb[i] = (uint8_t)(next_random(random) >> 24);
+    struct vl_sequence_image *out = &sequence->images[0];
+    out->width = out->height = side;
+    vl_status status = spec->family->measure(out, spec, side, side, err);
+    if (status == VL_OK)
+        status = spec->family->pixels(out, spec, &image, err);
+    vl_free(image.rgb);
+    return status;
 }
 
 /* A token, the rows of a picture where the model sees them, and text up to `tokens`. */
 static vl_status make_prompt(vl_sequence **out, const bench *b, uint32_t *random, vl_error *err)
 {
-    const vl_hf_config *config = &b->model->config;
-    int64_t n = b->options.tokens, picture = config->family == VL_HF_LLAVA ? config->image_tokens : 1;
+    const vl_model_spec *spec = &b->model->spec;
+    int64_t n = b->options.tokens;
+    int32_t token = spec->vision.image_token;
     VL_TRY(vl_sequence_new(out, n, err));
     for (int64_t t = 0; t < n; t++)
-        (*out)->ids[t] = (int32_t)(FIRST_TEXT_ID + next_random(random) % (uint32_t)(config->text.vocab_size / 2));
-    if (config->family == VL_HF_LLAMA || n < picture + 2)
+        (*out)->ids[t] = (int32_t)(FIRST_TEXT_ID + next_random(random) % (uint32_t)(spec->decoder.vocab_size / 2));
+    if (spec->vision.path == VL_VISION_NONE)
         return VL_OK;
+    VL_TRY(add_picture(*out, spec, random, err));
+    int64_t rows = spec->vision.path == VL_VISION_IN_STREAM ? (*out)->images[0].n_rows : 1;
     for (int64_t t = 0; t < n; t++)
-        if ((*out)->ids[t] == config->image_token_index || (t >= 1 && t <= picture))
-            (*out)->ids[t] = t >= 1 && t <= picture ? config->image_token_index : FIRST_TEXT_ID;
-    VL_TRY(add_picture(*out, config, random, err));
-    return b->model->family->place(*out, b->model, err);
+        if ((*out)->ids[t] == token)
+            (*out)->ids[t] = FIRST_TEXT_ID;
+    if (n < rows + 2) { /* no room for it */
+        vl_image_release(&(*out)->images[0]);
+        (*out)->n_images = 0;
+        return VL_OK;
+    }
+    for (int64_t t = 1; t <= rows; t++)
+        (*out)->ids[t] = token;
+    return spec->family->place(*out, spec, err);
 }
 
 /* ---- rounds ------------------------------------------------------------------------------------------------ */
@@ -114,7 +122,7 @@ static vl_status run_round(bench *b, int round, vl_error *err)
 
 static vl_status prepare(bench *b, vl_error *err)
 {
-    const vl_text_config *text = &b->model->config.text;
+    const vl_decoder_spec *text = &b->model->spec.decoder;
     uint32_t random = 1;
     b->sequences = vl_calloc((size_t)b->options.samples, sizeof *b->sequences);
     if (!b->sequences)

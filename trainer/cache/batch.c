@@ -5,7 +5,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/cache/job.h"
 #include "trainer/data/positions.h"
-#include "trainer/model/family.h"
+#include "trainer/model/model.h"
 
 typedef struct entry {
     vl_sequence *sequence;

@@ -7,7 +7,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/cache/index.h"
 #include "trainer/cache/job.h"
-#include "trainer/model/family.h"
+#include "trainer/model/model.h"
 
 /* ---- running ----------------------------------------------------------------------------------------------- */
 

@@ -8,66 +8,21 @@
 #include "trainer/base/str.h"
 #include "trainer/cache/job.h"
 #include "trainer/data/positions.h"
-#include "trainer/model/family.h"
 
 /* ---- counting ---------------------------------------------------------------------------------------------- */
-
-/* What vl_model_encode makes of a sample, but for the pictures: they do not change the number of rows. */
-static vl_status outline_prompt(vl_sequence **out, const vl_cache_job *job, const vl_sample *sample, vl_error *err)
-{
-    const vl_model *model = job->model;
-    vl_status status = VL_OK;
-    vl_str text = VL_STR_INIT;
-    vl_token_ids tokens = {NULL, 0};
-    vl_sequence *sequence = NULL;
-    vl_prompt prompt = {.text = sample->prompt,
-                        .image_paths = (const char *const *)sample->images,
-                        .n_images = sample->n_images,
-                        .raw = job->config->data.chat_template == VL_TEMPLATE_NONE};
-    int64_t most = job->config->data.max_tokens;
-    VL_GOTO(model->family->wrap(&text, model, &prompt, err));
-    if (text.failed)
-        VL_GOTO(vl_fail_nomem(err, "prompt"));
-    VL_GOTO(vl_tokenizer_encode(&tokens, model->tokenizer, text.data ? text.data : "", text.size, true, err));
-    if (most > 0 && tokens.n > most)
-        VL_GOTO(vl_fail(err, VL_EINVAL, "the prompt has %lld tokens, data.max_tokens is %lld", (long long)tokens.n,
-                        (long long)most));
-    if (tokens.n == 0)
-        VL_GOTO(vl_fail(err, VL_EINVAL, "the prompt has no tokens"));
-    VL_GOTO(vl_sequence_from_ids(&sequence, model, tokens.ids, tokens.n, err));
-    sequence->images = vl_calloc((size_t)sample->n_images + 1, sizeof *sequence->images);
-    if (!sequence->images)
-        VL_GOTO(vl_fail_nomem(err, "prompt"));
-    sequence->n_images = sample->n_images;
-    if (job->info->patches_in_stream && model->family->place)
-        VL_GOTO(model->family->place(sequence, model, err));
-    sequence->token_class[sequence->n_tokens - 1] = VL_LAST;
-    *out = sequence;
-    sequence = NULL;
-done:
-    vl_sequence_free(sequence);
-    vl_str_clear(&text);
-    vl_release(tokens.ids);
-    return status;
-}
 
 static vl_status count_sample(vl_cache_job *job, int64_t i, vl_error *err)
 {
     const vl_sample *sample = &job->samples.items[i];
     int64_t *available = job->available[i], generated = job->config->cache.positions[VL_GENERATED];
-    if (sample->ids) {
-        available[VL_TEXT] = sample->n_ids;
-        job->n_forward[i] = sample->n_ids + generated;
-    } else {
-        vl_sequence *sequence = NULL;
-        vl_status status = outline_prompt(&sequence, job, sample, err);
-        if (status != VL_OK)
-            return vl_sample_prefix(err, status, &job->samples, sample);
-        for (int64_t t = 0; t < sequence->n_tokens; t++)
-            available[sequence->token_class[t]]++;
-        job->n_forward[i] = sequence->n_tokens + generated;
-        vl_sequence_free(sequence);
-    }
+    vl_sequence *sequence = NULL;
+    vl_status status = vl_sample_outline(&sequence, job->model, job->config, sample, err);
+    if (status != VL_OK)
+        return vl_sample_prefix(err, status, &job->samples, sample);
+    for (int64_t t = 0; t < sequence->n_tokens; t++)
+        available[sequence->token_class[t]]++;
+    job->n_forward[i] = sequence->n_tokens + generated;
+    vl_sequence_free(sequence);
     available[VL_GENERATED] = generated;
     return VL_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
+#include "trainer/model/encode.h"
 
 vl_sample *vl_samples_add(vl_sample_list *list)
 {
@@ -78,17 +79,31 @@ vl_status vl_sample_prefix(vl_error *err, vl_status status, const vl_sample_list
     return vl_error_prefix(err, status, "%s:%lld: ", list->path, (long long)sample->number + 1);
 }
 
+static vl_prompt prompt_of(const vl_config *config, const vl_sample *sample)
+{
+    return (vl_prompt){.text = sample->prompt,
+                       .image_paths = (const char *const *)sample->images,
+                       .n_images = sample->n_images,
+                       .raw = config->data.chat_template == VL_TEMPLATE_NONE,
+                       .ignore_exif = !config->data.exif,
+                       .max_pixels = config->data.max_pixels,
+                       .max_tokens = config->data.max_tokens};
+}
+
 vl_status vl_sample_encode(vl_sequence **out, const vl_model *model, const vl_config *config, const vl_sample *sample,
                            vl_error *err)
 {
     if (sample->ids)
         return vl_sequence_from_ids(out, model, sample->ids, sample->n_ids, err);
-    vl_prompt prompt = {.text = sample->prompt,
-                        .image_paths = (const char *const *)sample->images,
-                        .n_images = sample->n_images,
-                        .raw = config->data.chat_template == VL_TEMPLATE_NONE,
-                        .ignore_exif = !config->data.exif,
-                        .max_pixels = config->data.max_pixels,
-                        .max_tokens = config->data.max_tokens};
+    vl_prompt prompt = prompt_of(config, sample);
     return vl_model_encode(out, model, &prompt, err);
+}
+
+vl_status vl_sample_outline(vl_sequence **out, const vl_model *model, const vl_config *config, const vl_sample *sample,
+                            vl_error *err)
+{
+    if (sample->ids)
+        return vl_sequence_from_ids(out, model, sample->ids, sample->n_ids, err);
+    vl_prompt prompt = prompt_of(config, sample);
+    return vl_model_outline(out, model, &prompt, err);
 }

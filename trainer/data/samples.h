@@ -45,6 +45,10 @@ const vl_sample *vl_samples_find(const vl_sample_list *list, int64_t number);
  * by vl_sequence_free. */
 vl_status vl_sample_encode(vl_sequence **out, const vl_model *model, const vl_config *config, const vl_sample *sample,
                            vl_error *err);
+/* The same without pixel values, for counting rows: pictures are opened only where their size decides (model/encode.h).
+ */
+vl_status vl_sample_outline(vl_sequence **out, const vl_model *model, const vl_config *config, const vl_sample *sample,
+                            vl_error *err);
 /* Puts "file:12: " or "file: window 3: " in front of a message. Returns status. */
 vl_status vl_sample_prefix(vl_error *err, vl_status status, const vl_sample_list *list, const vl_sample *sample);
 

@@ -32,7 +32,7 @@ typedef struct vl_hf_directory {
 vl_status vl_hf_directory_open(vl_hf_directory **out, const char *path, vl_error *err);
 void vl_hf_directory_close(vl_hf_directory *dir);
 
-/* NULL where no shard has it. The name is the one in the file; see hf/names.h for names that hold in every layout. */
+/* NULL where no shard has it. The name is the one in the file; model/weights.h finds names of every layout. */
 const vl_weight_view *vl_hf_find(const vl_hf_directory *dir, const char *name);
 
 /* Notes that the forward reads a tensor that vl_hf_find gave. */

@@ -1,68 +1,96 @@
-/* model/family.h - what differs between families of models, as one table of functions each.
+/* model/family.h - what a family of models is: one folder under model/families and one row in families/table.c.
  *
- * model.c opens what all have (config, weights, tokenizer), forward.c and generate.c drive the blocks; a family adds
- * its vision tower, its chat template and its kinds of blocks. A new family is one more file and one more row in
- * model.c. */
+ * A text family is its `text`: from the keys of config.json to a vl_decoder_spec. The rest of the program asks the
+ * spec, the model's info or the sequence, and never which family it is (tools/check_family.py).
+ *
+ * A family that sees pictures reads its decoder through vl_spec_text_section, so that it may stand on any text family,
+ * and adds `describe` and, in the order in which they are called for a prompt:
+ *     measure   what a picture of a size becomes: tiles, rows, and the grids that say what each row shows
+ *     pixels    the pixel values of a decoded picture
+ *     wrap      the text that goes to the tokenizer, template applied, image tokens written as often as there are rows
+ *     place     which rows of the tokenised sequence are which patch of which picture; positions where they differ
+ * and in a forward:
+ *     encode    pictures into rows of the decoder's width. NULL: tower and connector as the vl_vision_spec says
+ * All but `encode` and `wrap` need no weights. */
 #ifndef VL_MODEL_FAMILY_H
 #define VL_MODEL_FAMILY_H
 
 #include <vlens/model.h>
 
 #include "trainer/base/str.h"
-#include "trainer/hf/preprocess.h"
-#include "trainer/model/llama.h"
+#include "trainer/model/model.h"
+#include "trainer/model/spec.h"
+
+/* Pictures of a pass that are encoded together. */
+typedef struct vl_encode_args {
+    const vl_pass *pass;         /* device, sequences, stage callback */
+    int n;                       /* 1 .. vision.pictures_at_once */
+    const int *sequence, *image; /* [n] sequences[sequence[i]]->images[image[i]] */
+    vl_tensor out;               /* [sum of n_rows, D], picture by picture */
+} vl_encode_args;
 
 typedef struct vl_family {
-    /* Loads what the text decoder does not hold into model->parts. After a failure `close` is called. */
+    const char *model_type;   /* of config.json */
+    const char *architecture; /* the first of "architectures" where that is written */
+    /* How the names of each part start, newest layout or oldest first as you like; NULL at the end. "" is a prefix. */
+    const char *prefixes[VL_PARTS][VL_MAX_LAYOUTS + 1];
+    const char *const *ignored; /* endings of tensors that are buffers, not weights; NULL at the end, or NULL */
+
+    /* A text family: fills *out (zero) from the keys of config.json, or of the text_config of another family, and
+     * refuses what is not computed. */
+    vl_status (*text)(vl_decoder_spec *out, const vl_hf_reader *in);
+
+    /* ---- pictures; all NULL in a text family ---- */
+
+    /* Fills decoder, vision, preprocess and own from the files of the directory. *out is zero but for what all have. */
+    vl_status (*describe)(vl_model_spec *out, const vl_hf_config *config, vl_error *err);
+
+    /* Sets n_tiles, n_rows and grids of a picture of width x height pixels. */
+    vl_status (*measure)(struct vl_sequence_image *out, const vl_model_spec *spec, int width, int height,
+                         vl_error *err);
+    /* Sets pixels, and seen: what the model sees of the picture, in bytes. `out` is measured already. */
+    vl_status (*pixels)(struct vl_sequence_image *out, const vl_model_spec *spec, const vl_image *image, vl_error *err);
+    vl_status (*wrap)(vl_str *out, const vl_model *model, const vl_prompt *prompt,
+                      const struct vl_sequence_image *images, vl_error *err);
+    /* Fills token_class, image and patch (in the stream) or visible (cross-attention), and position where it is not
+     * the number of the row. Pictures are measured, not always decoded. */
+    vl_status (*place)(vl_sequence *sequence, const vl_model_spec *spec, vl_error *err);
+
+    /* A tower of its own: loads it into model->parts. After a failure `close` is called. */
     vl_status (*open)(vl_model *model, vl_loader *loader, vl_error *err);
     void (*close)(vl_model *model);
-    /* The text that goes to the tokenizer: template applied, image tokens expanded. */
-    vl_status (*wrap)(vl_str *out, const vl_model *model, const vl_prompt *prompt, vl_error *err);
-    /* Fills image, patch and visible of a tokenised sequence whose pictures are read. */
-    vl_status (*place)(vl_sequence *sequence, const vl_model *model, vl_error *err);
-    /* Pixel values of a decoded picture: sets pixels, n_tiles and aspect_ratio_id. */
-    vl_status (*picture)(struct vl_sequence_image *out, const vl_model *model, const vl_image *image, vl_error *err);
-    /* Before the first block of a pass, whatever state it starts at; what it keeps is pass->context. `end` frees it,
-     * and is called after every begin, also one that failed or was never reached (context is NULL then). */
-    vl_status (*begin)(const vl_model *model, vl_pass *pass, vl_error *err);
-    void (*end)(const vl_model *model, vl_pass *pass);
-    /* State 0 of all rows of the pass. */
-    vl_status (*embed)(const vl_model *model, vl_pass *pass, vl_error *err);
-    /* Asks for the weights of block `layer` to be read from their file. */
-    void (*expect)(const vl_model *model, int layer);
-    /* x = block `layer` of x. */
-    vl_status (*block)(const vl_model *model, vl_pass *pass, int layer, vl_error *err);
+    vl_status (*encode)(const vl_model *model, const vl_encode_args *args, vl_error *err);
+    /* Floating-point operations of `encode` for one picture (model/work.h). */
+    double (*encode_work)(const vl_model_spec *spec, const struct vl_sequence_image *image);
 } vl_family;
 
-extern const vl_family vl_family_llama, vl_family_llava, vl_family_mllama;
+/* The row of families/table.c for a model_type; NULL where there is none. */
+const vl_family *vl_family_find(const char *model_type);
+/* Row i; NULL behind the last. */
+const vl_family *vl_family_at(size_t i);
 
-struct vl_model {
-    char *path;
-    vl_device *device; /* borrowed */
-    vl_precision precision;
-    vl_hf_config config;
-    vl_hf_directory *directory;
-    vl_tokenizer *tokenizer;
-    vl_preprocess preprocess; /* of families that see pictures */
-    const vl_family *family;
-    void *parts; /* of the family */
-    vl_llama text;
-    struct vl_model_digest_job *digest; /* digest.h; NULL before it is asked for */
-    const vl_weight_view *norm;         /* [D]: the final norm, left to the head */
-    const vl_weight_view *head;         /* [V, D] */
-    vl_model_info info;
-};
+/* ---- for families: prompts and rows (encode.c, sequence.c) --------------------------------------------------- */
 
-/* vl_family.expect of a decoder that is a LLaMA. */
-void vl_expect_llama(const vl_model *model, int layer);
-/* State 0 from the token table alone: ids of all sequences, those of picture rows as `image_id`. */
-vl_status vl_embed_sequences(const vl_model *model, vl_pass *pass, int32_t image_id, vl_error *err);
-
-/* A sequence of n rows: all VL_TEXT, no picture. Freed with vl_sequence_free. Errors: VL_ENOMEM. */
-vl_status vl_sequence_new(vl_sequence **out, int64_t n, vl_error *err);
 /* How often a token is spelled out in a text. */
 int vl_count_token(const char *text, const char *token);
 /* VL_EINVAL "prompt has N image tokens for M images" unless they are equal. */
 vl_status vl_check_image_count(int64_t n_tokens, int n_images, vl_error *err);
+/* Appends `text` with the i-th `token` in it written images[i].n_rows times. As many tokens as images are there. */
+void vl_put_expanded(vl_str *out, const char *text, const char *token, const struct vl_sequence_image *images);
+/* Marks the rows whose id is the image token as those of the pictures, in order: row r of a picture is cell r of its
+ * grids, one grid after another in raster order; `skipped` rows before the first cell belong to no cell (a class row).
+ * VL_EINVAL unless there are as many rows as the pictures have. */
+vl_status vl_place_rows(vl_sequence *sequence, const vl_model_spec *spec, int skipped, vl_error *err);
+
+/* Room for n grids of a picture. Errors: VL_ENOMEM. */
+vl_status vl_image_set_grids(struct vl_sequence_image *image, int n, vl_error *err);
+/* Room for n pixel values, and for the bytes of seen. Errors: VL_ENOMEM. */
+vl_status vl_image_set_pixels(struct vl_sequence_image *image, int64_t n, vl_error *err);
+vl_status vl_image_set_seen(struct vl_sequence_image *image, int width, int height, vl_error *err);
+/* Frees what a picture owns. */
+void vl_image_release(struct vl_sequence_image *image);
+
+/* A sequence of n rows: all VL_TEXT, no picture, position = row. Freed with vl_sequence_free. Errors: VL_ENOMEM. */
+vl_status vl_sequence_new(vl_sequence **out, int64_t n, vl_error *err);
 
 #endif

@@ -5,16 +5,16 @@
 
 #include "trainer/base/mem.h"
 #include "trainer/base/sha256.h"
-#include "trainer/model/family.h"
+#include "trainer/model/model.h"
 
 struct vl_head {
     vl_device *device; /* borrowed */
     vl_head_source source;
     void *owned;
-    vl_matrix *matrix;                /* [V, D] */
-    vl_tensor bias;                   /* [V] or NULL */
-    vl_tensor norm_weight, norm_bias; /* [D]; the bias may be NULL */
-    vl_tensor normed;                 /* [VL_HEAD_ROWS, D]; made by the first call that needs it */
+    vl_matrix *matrix; /* [V, D] */
+    vl_tensor bias;    /* [V] or NULL */
+    vl_norm norm;      /* [D] */
+    vl_tensor normed;  /* [VL_HEAD_ROWS, D]; made by the first call that needs it */
     vl_head_info info;
 };
 
@@ -46,11 +46,7 @@ static vl_status prepare(vl_head *head, vl_precision precision, vl_error *err)
     vl_matrix_args matrix = {
         source->weight, source->weight_dtype, source->vocab_size, source->d_model, precision, true};
     VL_TRY(vl_matrix_new(&head->matrix, head->device, &matrix, err));
-    VL_TRY(vl_vector_from_host(&head->norm_weight, head->device, source->norm_weight, source->norm_dtype,
-                               source->d_model, err));
-    if (source->norm_bias)
-        VL_TRY(vl_vector_from_host(&head->norm_bias, head->device, source->norm_bias, source->norm_dtype,
-                                   source->d_model, err));
+    VL_TRY(vl_head_source_norm(&head->norm, head->device, source, err));
     if (source->bias)
         VL_TRY(vl_vector_from_host(&head->bias, head->device, source->bias, source->weight_dtype, source->vocab_size,
                                    err));
@@ -84,22 +80,21 @@ vl_status vl_head_new(vl_head **out, vl_device *device, const vl_head_source *so
 
 vl_head_source vl_head_source_of(const vl_model *model)
 {
-    const vl_text_config *text = &model->config.text;
-    return (vl_head_source){.d_model = text->hidden_size,
-                            .vocab_size = text->vocab_size,
-                            .n_layers = text->n_layers,
-                            .norm = VL_NORM_RMS,
-                            .eps = text->rms_eps,
-                            .weight_dtype = model->head->dtype,
-                            .weight = model->head->data,
-                            .norm_dtype = model->norm->dtype,
-                            .norm_weight = model->norm->data};
+    return model->head;
+}
+
+vl_status vl_head_source_norm(struct vl_norm *out, vl_device *device, const vl_head_source *source, vl_error *err)
+{
+    *out = (vl_norm){.kind = source->norm, .eps = source->eps};
+    VL_TRY(vl_vector_from_host(&out->weight, device, source->norm_weight, source->norm_dtype, source->d_model, err));
+    if (!source->norm_bias)
+        return VL_OK;
+    return vl_vector_from_host(&out->bias, device, source->norm_bias, source->norm_dtype, source->d_model, err);
 }
 
 vl_status vl_head_from_model(vl_head **out, vl_model *model, vl_error *err)
 {
-    vl_head_source source = vl_head_source_of(model);
-    return vl_head_new(out, model->device, &source, model->precision, NULL, err);
+    return vl_head_new(out, model->device, &model->head, model->precision, NULL, err);
 }
 
 void vl_head_close(vl_head *head)
@@ -108,8 +103,7 @@ void vl_head_close(vl_head *head)
         return;
     vl_matrix_free(head->device, head->matrix);
     vl_device_free(head->device, head->bias.data);
-    vl_device_free(head->device, head->norm_weight.data);
-    vl_device_free(head->device, head->norm_bias.data);
+    vl_norm_free(head->device, &head->norm);
     vl_device_free(head->device, head->normed.data);
     vl_free(head->owned);
     vl_free(head);
@@ -142,25 +136,19 @@ vl_tensor vl_head_bias(const vl_head *head)
 
 vl_tensor vl_head_norm_weight(const vl_head *head)
 {
-    return head->norm_weight;
+    return head->norm.weight;
 }
 
 vl_tensor vl_head_norm_bias(const vl_head *head)
 {
-    return head->norm_bias;
+    return head->norm.bias;
 }
 
 /* Norm and product of rows that fit into `normed`. */
 static vl_status logits_of(vl_head *head, vl_tensor logits, vl_tensor states, vl_error *err)
 {
     vl_tensor normed = vl_tensor_rows(head->normed, 0, states.shape[0]);
-    vl_norm_args norm = {.out = normed,
-                         .x = states,
-                         .weight = head->norm_weight,
-                         .bias = head->norm_bias,
-                         .kind = head->source.norm,
-                         .eps = head->source.eps};
-    VL_TRY(vl_op_norm(head->device, &norm, err));
+    VL_TRY(vl_norm_apply(head->device, &head->norm, normed, states, err));
     vl_linear_args linear = {.out = logits, .x = normed, .weight = head->matrix, .bias = head->bias};
     return vl_op_linear(head->device, &linear, err);
 }

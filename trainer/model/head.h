@@ -22,6 +22,11 @@ typedef struct vl_head_source {
 /* The head of a model: borrows what the model maps. Nothing is prepared. */
 vl_head_source vl_head_source_of(const vl_model *model);
 
+/* The final norm on a device; freed with vl_norm_free (weights.h), also after a failure. Errors: VL_ENOMEM, VL_EDEVICE.
+ */
+struct vl_norm;
+vl_status vl_head_source_norm(struct vl_norm *out, vl_device *device, const vl_head_source *source, vl_error *err);
+
 /* Rows that are normed at a time on their way to the logits: bounds the scratch, not the speed. */
 enum { VL_HEAD_ROWS = 1024 };
 

@@ -1,53 +1,28 @@
-/* Opening and closing a model: what all families share, and the table of families. */
-#include <string.h>
+/* Opening and closing a model: what all families share. */
+#include "trainer/model/model.h"
 
-#include "trainer/base/file.h"
 #include "trainer/base/mem.h"
 #include "trainer/model/digest.h"
 #include "trainer/model/family.h"
+#include "trainer/model/head_load.h"
+#include "trainer/model/unread.h"
+#include "trainer/model/vision.h"
 
-static const vl_family *family_of(vl_hf_family family)
+static vl_status load_weights(vl_model *model, vl_loader *loader, vl_error *err)
 {
-    switch (family) {
-    case VL_HF_LLAMA: return &vl_family_llama;
-    case VL_HF_LLAVA: return &vl_family_llava;
-    case VL_HF_MLLAMA: return &vl_family_mllama;
-    }
-    return NULL;
-}
-
-/* The weights: the decoder, what the family adds, and views of those that the head will take. */
-static vl_status load(vl_model *model, vl_loader *loader, vl_error *err)
-{
-    const vl_text_config *text = &model->config.text;
-    VL_TRY(vl_llama_load(&model->text, loader, err));
-    if (model->family->open)
-        VL_TRY(model->family->open(model, loader, err));
-    VL_TRY(
-        vl_hf_weight(&model->norm, &loader->source, VL_HF_TEXT, vl_hf_shape1(text->hidden_size), err, "norm.weight"));
-    VL_TRY(vl_hf_head(&model->head, &loader->source, err));
-    loader->elements[model->norm->dtype] += text->hidden_size;
-    if (!text->tie_embeddings)
-        loader->elements[model->head->dtype] += (int64_t)text->vocab_size * text->hidden_size;
-    return VL_OK;
-}
-
-/* The pixels that the vision tower reads, and the grid of patches that it cuts them into. */
-static void describe_vision(vl_model_info *info, const vl_hf_config *config)
-{
-    if (config->family == VL_HF_LLAVA) {
-        info->patches_in_stream = true;
-        info->image_size = config->clip.image_size;
-        info->patch_rows = info->patch_columns = config->clip.grid;
-    } else if (config->family == VL_HF_MLLAMA) {
-        info->image_size = config->mllama_vision.image_size;
-        info->patch_rows = info->patch_columns = config->mllama_vision.grid;
-    }
+    const vl_model_spec *spec = &model->spec;
+    VL_TRY(vl_decoder_load(&model->decoder, loader, err));
+    if (spec->vision.path != VL_VISION_NONE && !spec->family->encode)
+        VL_TRY(vl_vision_new(&model->vision, loader, err));
+    if (spec->family->open)
+        VL_TRY(spec->family->open(model, loader, err));
+    return vl_head_load(model, loader, err);
 }
 
 static void describe(vl_model *model, const vl_loader *loader)
 {
-    const vl_text_config *text = &model->config.text;
+    const vl_decoder_spec *decoder = &model->spec.decoder;
+    const vl_vision_spec *vision = &model->spec.vision;
     vl_dtype most = VL_F32;
     int64_t total = 0;
     for (int i = VL_F32; i <= VL_BF16; i++) {
@@ -56,48 +31,40 @@ static void describe(vl_model *model, const vl_loader *loader)
             most = (vl_dtype)i;
     }
     model->info = (vl_model_info){.path = model->path,
-                                  .model_type = model->config.model_type,
-                                  .d_model = text->hidden_size,
-                                  .n_layers = text->n_layers,
-                                  .vocab_size = text->vocab_size,
-                                  .n_heads = text->n_heads,
-                                  .n_kv_heads = text->n_kv_heads,
-                                  .head_dim = text->head_dim,
-                                  .d_ff = text->intermediate_size,
-                                  .sees_images = model->config.family != VL_HF_LLAMA,
-                                  .image_token = model->config.image_token_index,
+                                  .model_type = model->spec.model_type,
+                                  .d_model = decoder->hidden_size,
+                                  .n_layers = decoder->n_layers,
+                                  .vocab_size = decoder->vocab_size,
+                                  .n_heads = decoder->n_heads,
+                                  .n_kv_heads = decoder->n_kv_heads,
+                                  .head_dim = decoder->head_dim,
+                                  .d_ff = decoder->intermediate_size,
+                                  .sees_images = vision->path != VL_VISION_NONE,
+                                  .patches_in_stream = vision->path == VL_VISION_IN_STREAM,
+                                  .image_size = vision->image_size,
+                                  .patch_rows = vision->rows,
+                                  .patch_columns = vision->columns,
+                                  .image_token = vision->image_token,
                                   .weight_dtype = vl_dtype_name(most),
                                   .n_parameters = total};
-    describe_vision(&model->info, &model->config);
 }
 
-static vl_status read_preprocess(vl_model *model, vl_error *err)
+static vl_status load(vl_model *model, vl_error *err)
 {
-    char *path = vl_path_join(model->path, "preprocessor_config.json");
-    if (!path)
-        return vl_fail_nomem(err, "model");
-    vl_status status = vl_preprocess_read(&model->preprocess, path, err);
-    vl_free(path);
-    return status;
+    vl_loader loader = {
+        .device = model->device, .directory = model->directory, .spec = &model->spec, .precision = model->precision};
+    VL_TRY(load_weights(model, &loader, err));
+    describe(model, &loader);
+    return vl_unread_collect(&model->unread, &model->n_unread, &loader, err);
 }
 
 static vl_status open_model(vl_model *model, const vl_model_options *options, vl_error *err)
 {
     VL_TRY(vl_hub_resolve(&model->path, options->path, &options->hub, err));
-    VL_TRY(vl_hf_config_read(&model->config, model->path, err));
-    model->family = family_of(model->config.family);
-    if (!model->family)
-        return vl_fail(err, VL_EUNSUPPORTED, "%s: model_type \"%s\" has no forward here", model->path,
-                       model->config.model_type);
+    VL_TRY(vl_model_spec_read(&model->spec, model->path, err));
     VL_TRY(vl_tokenizer_open(&model->tokenizer, model->path, err));
-    if (model->config.family != VL_HF_LLAMA)
-        VL_TRY(read_preprocess(model, err));
     VL_TRY(vl_hf_directory_open(&model->directory, model->path, err));
-    vl_loader loader = {
-        .device = model->device, .source = {model->directory, &model->config}, .precision = model->precision};
-    VL_TRY(load(model, &loader, err));
-    describe(model, &loader);
-    return VL_OK;
+    return load(model, err);
 }
 
 vl_status vl_model_open(vl_model **out, const vl_model_options *options, vl_error *err)
@@ -122,11 +89,16 @@ void vl_model_close(vl_model *model)
     if (!model)
         return;
     vl_model_digest_free(model->digest); /* before the weights that it reads */
-    if (model->family && model->family->close)
-        model->family->close(model);
-    vl_llama_free(&model->text, model->device);
+    if (model->spec.family && model->spec.family->close)
+        model->spec.family->close(model);
+    vl_vision_free(model->vision, model->device);
+    vl_decoder_free(&model->decoder, model->device);
     vl_hf_directory_close(model->directory);
     vl_tokenizer_close(model->tokenizer);
+    vl_model_spec_clear(&model->spec);
+    for (size_t i = 0; i < sizeof model->head_memory / sizeof *model->head_memory; i++)
+        vl_free(model->head_memory[i]);
+    vl_free(model->unread);
     vl_free(model->path);
     vl_free(model);
 }
@@ -139,4 +111,9 @@ const vl_model_info *vl_model_get_info(const vl_model *model)
 const vl_tokenizer *vl_model_tokenizer(const vl_model *model)
 {
     return model->tokenizer;
+}
+
+const char *vl_model_unread_tensor(const vl_model *model, size_t i)
+{
+    return i < model->n_unread ? model->unread[i] : NULL;
 }

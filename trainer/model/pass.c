@@ -3,8 +3,9 @@
 #include <stdio.h>
 
 #include "trainer/base/mem.h"
-#include "trainer/model/rope.h"
 #include "trainer/model/buffers.h"
+#include "trainer/model/rope.h"
+#include "trainer/model/sequence.h"
 
 /* Gate and up of this many rows are held at a time: beyond it the products gain nothing from more rows. */
 enum { MLP_ROWS = 3072 };
@@ -16,30 +17,87 @@ static int64_t max_i64(int64_t a, int64_t b)
 
 static vl_status allocate(vl_pass *pass, vl_error *err)
 {
-    const vl_text_config *text = pass->text;
-    int64_t rows = pass->capacity, half = text->head_dim / 2;
-    int64_t key_width = (int64_t)text->n_kv_heads * text->head_dim;
-    int64_t wide = max_i64(text->hidden_size, (int64_t)text->n_heads * text->head_dim);
+    const vl_decoder_spec *spec = pass->spec;
+    int64_t rows = pass->capacity, key_width = (int64_t)spec->n_kv_heads * spec->head_dim;
+    int64_t wide = max_i64(spec->hidden_size, (int64_t)spec->n_heads * spec->head_dim);
+    wide = max_i64(wide, spec->embed_width);
     int64_t key_rows = pass->cache ? 0 : rows; /* a cache takes the keys and values itself */
-    const vl_buffer_request requests[] = {
-        {&pass->x_data, rows, text->hidden_size}, /* residual stream */
+    vl_buffer_request requests[8 + 2 * VL_MAX_ROPES] = {
+        {&pass->x_data, rows, spec->hidden_size}, /* residual stream */
         {&pass->wide_a, rows, wide},              /* normed rows, then the heads' output */
         {&pass->wide_b, rows, wide},              /* queries, then the branch that is added to x */
         {&pass->k_data, key_rows, key_width},
         {&pass->v_data, key_rows, key_width},
-        {&pass->gate_data, pass->chunk_rows, text->intermediate_size},
-        {&pass->up_data, pass->chunk_rows, text->intermediate_size},
-        {&pass->cos_data, rows, half},
-        {&pass->sin_data, rows, half},
+        {&pass->gate_data, pass->chunk_rows, spec->intermediate_size},
+        {&pass->up_data, pass->chunk_rows, spec->intermediate_size},
         {&pass->ids_data, rows, 1},
     };
-    return vl_buffers_alloc(&pass->memory, pass->device, requests, (int)(sizeof requests / sizeof *requests), err);
+    int n = 8;
+    for (int i = 0; i < spec->n_ropes; i++) {
+        requests[n++] = (vl_buffer_request){&pass->cos_data[i], rows, spec->ropes[i].columns / 2};
+        requests[n++] = (vl_buffer_request){&pass->sin_data[i], rows, spec->ropes[i].columns / 2};
+    }
+    return vl_buffers_alloc(&pass->memory, pass->device, requests, n, err);
+}
+
+/* ---- positions --------------------------------------------------------------------------------------------- */
+
+static void fill_positions(int32_t (*out)[3], const vl_sequence *sequence, const vl_span *span)
+{
+    int64_t next = vl_sequence_next_position(sequence);
+    for (int64_t i = 0; i < span->n; i++) {
+        int64_t row = span->kv_row + i, behind = row - sequence->n_tokens;
+        for (int axis = 0; axis < 3; axis++)
+            out[i][axis] = behind < 0 ? sequence->position[row][axis] : (int32_t)(next + behind);
+    }
+}
+
+static int64_t largest_position(int32_t (*positions)[3], int64_t n)
+{
+    int64_t largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        for (int axis = 0; axis < 3; axis++)
+            largest = max_i64(largest, positions[i][axis]);
+    return largest;
+}
+
+/* Fills pass->positions and the tables of all ropes for the spans as they are. */
+static vl_status rotate(vl_pass *pass, vl_error *err)
+{
+    const vl_decoder_spec *spec = pass->spec;
+    vl_status status = VL_OK;
+    int64_t half = 0;
+    for (int i = 0; i < spec->n_ropes; i++)
+        half = max_i64(half, spec->ropes[i].columns / 2);
+    size_t table = (size_t)pass->n_rows * (size_t)half;
+    for (int i = 0; i < pass->n_sequences; i++)
+        fill_positions(pass->positions + pass->spans[i].first, pass->sequences[i], &pass->spans[i]);
+    float *tables = vl_alloc(2 * table + (size_t)half + 1, sizeof *tables); /* cosines, sines, frequencies */
+    if (!tables)
+        return vl_fail_nomem(err, "rotary tables");
+    for (int r = 0; r < spec->n_ropes; r++) {
+        int64_t width = spec->ropes[r].columns / 2;
+        for (int i = 0; i < pass->n_sequences; i++) {
+            const vl_span *span = &pass->spans[i];
+            const vl_rope_rows rows = {(const int32_t(*)[3])(pass->positions + span->first), span->n,
+                                       largest_position(pass->positions + span->first, span->n) + 1};
+            vl_rope_table(tables + span->first * width, tables + table + span->first * width, tables + 2 * table,
+                          &spec->ropes[r], &rows);
+        }
+        vl_tensor cosines = vl_pass_view(pass, pass->cos_data[r], width);
+        vl_tensor sines = vl_pass_view(pass, pass->sin_data[r], width);
+        VL_GOTO(vl_device_write(pass->device, &cosines, tables, err));
+        VL_GOTO(vl_device_write(pass->device, &sines, tables + table, err));
+    }
+done:
+    vl_free(tables);
+    return status;
 }
 
 vl_status vl_pass_init(vl_pass *out, const vl_pass_args *args, vl_error *err)
 {
     *out = (vl_pass){.device = args->device,
-                     .text = args->text,
+                     .spec = args->spec,
                      .sequences = args->sequences,
                      .n_sequences = args->n_sequences,
                      .cache = args->cache};
@@ -52,8 +110,11 @@ vl_status vl_pass_init(vl_pass *out, const vl_pass_args *args, vl_error *err)
     }
     out->capacity = out->n_rows;
     out->chunk_rows = out->n_rows < MLP_ROWS ? out->n_rows : MLP_ROWS;
+    out->positions = vl_alloc((size_t)out->n_rows, sizeof *out->positions);
+    if (!out->positions)
+        return vl_fail_nomem(err, "positions");
     VL_TRY(allocate(out, err));
-    return vl_pass_rotate(out, err);
+    return rotate(out, err);
 }
 
 void vl_pass_free(vl_pass *pass)
@@ -61,39 +122,15 @@ void vl_pass_free(vl_pass *pass)
     if (pass->device)
         vl_device_free(pass->device, pass->memory);
     vl_free(pass->spans);
+    vl_free(pass->positions);
     *pass = (vl_pass){0};
 }
 
-void vl_pass_move(vl_pass *pass, int64_t position, int64_t n)
+vl_status vl_pass_move(vl_pass *pass, int64_t kv_row, int64_t n, vl_error *err)
 {
-    pass->spans[0] = (vl_span){0, n, position};
+    pass->spans[0] = (vl_span){0, n, kv_row};
     pass->n_rows = n;
-}
-
-vl_status vl_pass_rotate(vl_pass *pass, vl_error *err)
-{
-    vl_status status = VL_OK;
-    int64_t half = pass->text->head_dim / 2;
-    float *cosines = vl_alloc((size_t)pass->n_rows, (size_t)half * sizeof *cosines);
-    float *sines = vl_alloc((size_t)pass->n_rows, (size_t)half * sizeof *sines);
-    float *frequencies = vl_alloc((size_t)half, sizeof *frequencies);
-    if (!cosines || !sines || !frequencies) {
-        status = vl_fail_nomem(err, "rotary tables");
-        goto done;
-    }
-    for (int i = 0; i < pass->n_sequences; i++) {
-        const vl_span *span = &pass->spans[i];
-        vl_rope_table(cosines + span->first * half, sines + span->first * half, frequencies, pass->text,
-                      (vl_rope_range){span->position, span->n});
-    }
-    vl_tensor cos_view = vl_pass_view(pass, pass->cos_data, half), sin_view = vl_pass_view(pass, pass->sin_data, half);
-    VL_GOTO(vl_device_write(pass->device, &cos_view, cosines, err));
-    VL_GOTO(vl_device_write(pass->device, &sin_view, sines, err));
-done:
-    vl_free(cosines);
-    vl_free(sines);
-    vl_free(frequencies);
-    return status;
+    return rotate(pass, err);
 }
 
 vl_status vl_pass_stage(const vl_pass *pass, const char *name, int number, vl_tensor rows, vl_error *err)
@@ -110,17 +147,17 @@ vl_status vl_pass_stage(const vl_pass *pass, const char *name, int number, vl_te
     return VL_OK;
 }
 
-vl_status vl_kv_cache_init(vl_kv_cache *out, vl_device *device, const vl_text_config *text, int64_t capacity,
+vl_status vl_kv_cache_init(vl_kv_cache *out, vl_device *device, const vl_decoder_spec *spec, int64_t capacity,
                            vl_error *err)
 {
-    *out = (vl_kv_cache){.n_layers = text->n_layers, .capacity = capacity};
-    out->k = vl_calloc((size_t)text->n_layers, sizeof *out->k);
-    out->v = vl_calloc((size_t)text->n_layers, sizeof *out->v);
+    *out = (vl_kv_cache){.n_layers = spec->n_layers, .capacity = capacity};
+    out->k = vl_calloc((size_t)spec->n_layers, sizeof *out->k);
+    out->v = vl_calloc((size_t)spec->n_layers, sizeof *out->v);
     if (!out->k || !out->v)
         return vl_fail_nomem(err, "the key and value cache");
-    int64_t width = (int64_t)text->n_kv_heads * text->head_dim;
-    for (int i = 0; i < text->n_layers; i++) {
-        if (vl_text_is_cross(text, i)) /* its keys come from the picture, not from the tokens */
+    int64_t width = (int64_t)spec->n_kv_heads * spec->head_dim;
+    for (int i = 0; i < spec->n_layers; i++) {
+        if (spec->layers[i].kind == VL_BLOCK_CROSS) /* its keys come from the picture, not from the tokens */
             continue;
         VL_TRY(vl_tensor_new(&out->k[i], device, VL_F32, capacity, width, err));
         VL_TRY(vl_tensor_new(&out->v[i], device, VL_F32, capacity, width, err));

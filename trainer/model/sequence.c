@@ -3,6 +3,53 @@
 
 #include "trainer/base/mem.h"
 #include "trainer/model/family.h"
+#include "trainer/model/sequence.h"
+
+/* ---- pictures ---------------------------------------------------------------------------------------------- */
+
+void vl_image_release(struct vl_sequence_image *image)
+{
+    vl_free(image->path);
+    vl_free(image->pixels);
+    vl_free(image->grids);
+    vl_free(image->seen);
+    *image = (struct vl_sequence_image){0};
+}
+
+vl_status vl_image_set_grids(struct vl_sequence_image *image, int n, vl_error *err)
+{
+    vl_free(image->grids);
+    image->n_grids = 0;
+    image->grids = vl_calloc((size_t)n, sizeof *image->grids);
+    if (!image->grids)
+        return vl_fail_nomem(err, "picture");
+    image->n_grids = n;
+    return VL_OK;
+}
+
+vl_status vl_image_set_pixels(struct vl_sequence_image *image, int64_t n, vl_error *err)
+{
+    vl_free(image->pixels);
+    image->n_pixels = 0;
+    image->pixels = vl_alloc((size_t)n, sizeof *image->pixels);
+    if (!image->pixels)
+        return vl_fail_nomem(err, "pixel values");
+    image->n_pixels = n;
+    return VL_OK;
+}
+
+vl_status vl_image_set_seen(struct vl_sequence_image *image, int width, int height, vl_error *err)
+{
+    vl_free(image->seen);
+    image->seen = vl_calloc((size_t)width * (size_t)height, 3);
+    if (!image->seen)
+        return vl_fail_nomem(err, "picture");
+    image->seen_width = width;
+    image->seen_height = height;
+    return VL_OK;
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------- */
 
 const char *vl_token_class_name(vl_token_class token_class)
 {
@@ -23,26 +70,40 @@ static bool grow(void **array, int64_t n, size_t size)
 static bool grow_all(vl_sequence *sequence, int64_t n)
 {
     void *ids = sequence->ids, *classes = sequence->token_class, *image = sequence->image, *patch = sequence->patch;
-    void *visible = sequence->visible;
+    void *visible = sequence->visible, *position = sequence->position;
     bool grown = grow(&ids, n, sizeof *sequence->ids) && grow(&classes, n, sizeof *sequence->token_class) &&
                  grow(&image, n, sizeof *sequence->image) && grow(&patch, n, sizeof *sequence->patch) &&
+                 grow(&position, n, sizeof *sequence->position) &&
                  (!visible || grow(&visible, n, sizeof *sequence->visible));
     sequence->ids = ids;
     sequence->token_class = classes;
     sequence->image = image;
     sequence->patch = patch;
     sequence->visible = visible;
+    sequence->position = position;
     return grown;
 }
 
-/* Rows [first, first + n) as tokens that are no picture. */
+int64_t vl_sequence_next_position(const vl_sequence *sequence)
+{
+    int32_t largest = -1;
+    for (int64_t t = 0; t < sequence->n_tokens; t++)
+        for (int axis = 0; axis < 3; axis++)
+            largest = sequence->position[t][axis] > largest ? sequence->position[t][axis] : largest;
+    return (int64_t)largest + 1;
+}
+
+/* Rows [first, first + n) as tokens that are no picture, at the positions behind the last. */
 static void set_text(vl_sequence *sequence, int64_t first, int64_t n, vl_token_class token_class)
 {
+    int64_t next = vl_sequence_next_position(sequence);
     for (int64_t t = first; t < first + n; t++) {
         sequence->token_class[t] = (uint8_t)token_class;
         sequence->image[t] = -1;
         for (int i = 0; i < 3; i++)
             sequence->patch[t][i] = -1;
+        for (int axis = 0; axis < 3; axis++)
+            sequence->position[t][axis] = (int32_t)(next + t - first);
     }
 }
 
@@ -65,16 +126,15 @@ void vl_sequence_free(vl_sequence *sequence)
 {
     if (!sequence)
         return;
-    for (int i = 0; i < sequence->n_images; i++) {
-        vl_free(sequence->images[i].path);
-        vl_free(sequence->images[i].pixels);
-    }
+    for (int i = 0; sequence->images && i < sequence->n_images; i++)
+        vl_image_release(&sequence->images[i]);
     vl_free(sequence->images);
     vl_free(sequence->ids);
     vl_free(sequence->token_class);
     vl_free(sequence->image);
     vl_free(sequence->patch);
     vl_free(sequence->visible);
+    vl_free(sequence->position);
     vl_free(sequence);
 }
 
@@ -84,9 +144,9 @@ vl_status vl_sequence_from_ids(vl_sequence **out, const vl_model *model, const i
     if (n <= 0)
         return vl_fail(err, VL_EINVAL, "a sequence of %lld token ids, expected at least one", (long long)n);
     for (int64_t t = 0; t < n; t++)
-        if (ids[t] < 0 || ids[t] >= model->config.text.embed_rows)
+        if (ids[t] < 0 || ids[t] >= model->spec.decoder.embed_rows)
             return vl_fail(err, VL_EINVAL, "token id %d at position %lld, expected 0 to %d", (int)ids[t], (long long)t,
-                           model->config.text.embed_rows - 1);
+                           model->spec.decoder.embed_rows - 1);
     VL_TRY(vl_sequence_new(out, n, err));
     memcpy((*out)->ids, ids, (size_t)n * sizeof *ids);
     return VL_OK;
@@ -104,5 +164,47 @@ vl_status vl_sequence_append(vl_sequence *sequence, const int32_t *ids, int64_t 
     for (int64_t t = old; sequence->visible && t < old + n; t++)
         sequence->visible[t] = sequence->visible[old - 1]; /* what the last row saw stays in sight */
     sequence->n_tokens = old + n;
+    return VL_OK;
+}
+
+/* Cell `cell` of a picture's grids: which of them, row, column. */
+static void set_patch(int16_t out[3], const struct vl_sequence_image *image, int64_t cell)
+{
+    for (int g = 0; cell >= 0 && g < image->n_grids; g++) {
+        int64_t cells = (int64_t)image->grids[g].rows * image->grids[g].columns;
+        if (cell < cells) {
+            out[0] = (int16_t)g;
+            out[1] = (int16_t)(cell / image->grids[g].columns);
+            out[2] = (int16_t)(cell % image->grids[g].columns);
+            return;
+        }
+        cell -= cells;
+    }
+    out[0] = image->n_grids == 1 ? 0 : -1;
+}
+
+vl_status vl_place_rows(vl_sequence *sequence, const vl_model_spec *spec, int skipped, vl_error *err)
+{
+    int32_t token = spec->vision.image_token;
+    int64_t count = 0, expected = 0, row = 0;
+    for (int64_t t = 0; t < sequence->n_tokens; t++)
+        count += sequence->ids[t] == token;
+    for (int i = 0; i < sequence->n_images; i++)
+        expected += sequence->images[i].n_rows;
+    if (count != expected)
+        return vl_fail(err, VL_EINVAL, "prompt has %lld rows of token %d, expected %lld for %d images",
+                       (long long)count, (int)token, (long long)expected, sequence->n_images);
+    int image = 0;
+    for (int64_t t = 0; t < sequence->n_tokens; t++) {
+        if (sequence->ids[t] != token)
+            continue;
+        while (row == sequence->images[image].n_rows) { /* a picture may become no row at all */
+            image++;
+            row = 0;
+        }
+        sequence->token_class[t] = VL_IMAGE;
+        sequence->image[t] = image;
+        set_patch(sequence->patch[t], &sequence->images[image], row++ - skipped);
+    }
     return VL_OK;
 }

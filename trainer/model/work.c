@@ -1,6 +1,7 @@
 #include "trainer/model/work.h"
 
 #include "trainer/model/family.h"
+#include "trainer/model/tower.h"
 
 /* x W^T */
 static double product(double rows, double n_out, double n_in)
@@ -14,54 +15,48 @@ static double attention(double queries, double keys, double width)
     return 4 * queries * keys * width;
 }
 
-static double clip_work(const vl_hf_config *config)
+/* Tower and connector of one tile. */
+static double tower_work(const vl_model_spec *spec)
 {
-    const vl_clip_config *clip = &config->clip;
-    double rows = clip->n_patches + 1, c = clip->hidden_size, d = config->text.hidden_size;
-    double layer = 4 * product(rows, c, c) + 2 * product(rows, c, clip->intermediate_size) + attention(rows, rows, c);
-    double patch = (double)clip->n_channels * clip->patch_size * clip->patch_size;
-    return config->vision_state * layer + product(clip->n_patches, c, patch) + product(config->image_tokens, d, c) +
-           product(config->image_tokens, d, d);
+    const vl_tower_spec *tower = &spec->vision.tower;
+    const vl_connector_spec *connector = &spec->vision.connector;
+    double rows = (double)vl_tower_rows(tower), c = tower->hidden_size, d = spec->decoder.hidden_size;
+    double out = tower->n_patches + (connector->keep_class_row ? 1 : 0);
+    double layer = 4 * product(rows, c, c) + 2 * product(rows, c, tower->intermediate_size) + attention(rows, rows, c);
+    double patch = (double)tower->n_channels * tower->patch_size * tower->patch_size;
+    return tower->state * layer + product(tower->n_patches, c, patch) + product(out, d, c) +
+           (connector->kind == VL_CONNECTOR_MLP ? product(out, d, d) : 0);
 }
 
-static double mllama_vision_work(const vl_hf_config *config)
+static double picture_work(const vl_model_spec *spec, const struct vl_sequence_image *image)
 {
-    const vl_mllama_vision_config *vision = &config->mllama_vision;
-    double tile = (vision->n_patches + 7) / 8 * 8, rows = tile * vision->max_tiles, c = vision->hidden_size;
-    double layer = 4 * product(rows, c, c) + 2 * product(rows, c, vision->intermediate_size) + attention(rows, rows, c);
-    double patch = (double)vision->n_channels * vision->patch_size * vision->patch_size;
-    return (vision->n_layers + vision->n_global_layers) * layer +
-           product((double)vision->max_tiles * (vision->n_patches - 1), c, patch) +
-           product((double)vision->max_tiles * vision->n_patches, config->text.hidden_size, vision->output_dim);
+    return spec->family->encode_work ? spec->family->encode_work(spec, image) : image->n_tiles * tower_work(spec);
 }
 
 /* Tokens among themselves, and to `picture_rows` rows in the blocks of cross-attention. */
-static double decoder_work(const vl_text_config *text, int n_blocks, double tokens, double picture_rows)
+static double decoder_work(const vl_decoder_spec *spec, int n_blocks, double tokens, double picture_rows)
 {
-    double d = text->hidden_size, query = (double)text->n_heads * text->head_dim;
-    double key = (double)text->n_kv_heads * text->head_dim;
-    double mlp = 3 * product(tokens, d, text->intermediate_size), qo = 2 * product(tokens, d, query);
+    double d = spec->hidden_size, query = (double)spec->n_heads * spec->head_dim;
+    double key = (double)spec->n_kv_heads * spec->head_dim;
+    double ways = spec->names.gate || spec->gate_up_fused ? 3 : 2;
+    double mlp = ways * product(tokens, d, spec->intermediate_size), qo = 2 * product(tokens, d, query);
     double self = qo + 2 * product(tokens, d, key) + attention(tokens, (tokens + 1) / 2, query) + mlp;
     double cross = qo + 2 * product(picture_rows, d, key) + attention(tokens, picture_rows, query) + mlp;
-    int n_cross = 0;
-    for (int i = 0; i < n_blocks; i++)
-        n_cross += vl_text_is_cross(text, i);
+    int n_cross = vl_decoder_count(spec, VL_BLOCK_CROSS, n_blocks);
     return (n_blocks - n_cross) * self + (picture_rows > 0 ? n_cross * cross : 0);
 }
 
 double vl_model_work(const vl_model *model, const vl_sequence *const *sequences, int n, int stop_state)
 {
-    const vl_hf_config *config = &model->config;
+    const vl_model_spec *spec = &model->spec;
     double sum = 0;
     for (int i = 0; i < n; i++) {
-        double tokens = (double)sequences[i]->n_tokens, pictures = sequences[i]->n_images, rows = 0;
-        if (config->family == VL_HF_LLAVA)
-            sum += pictures * clip_work(config);
-        if (config->family == VL_HF_MLLAMA) {
-            sum += pictures * mllama_vision_work(config);
-            rows = pictures * config->mllama_vision.max_tiles * config->mllama_vision.n_patches;
+        double rows = 0;
+        for (int k = 0; k < sequences[i]->n_images; k++) {
+            sum += picture_work(spec, &sequences[i]->images[k]);
+            rows += spec->vision.path == VL_VISION_CROSS ? (double)sequences[i]->images[k].n_rows : 0;
         }
-        sum += decoder_work(&config->text, stop_state, tokens, rows);
+        sum += decoder_work(&spec->decoder, stop_state, (double)sequences[i]->n_tokens, rows);
     }
     return sum;
 }

@@ -4,12 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "trainer/base/file.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
 #include "trainer/cache/open.h"
 #include "trainer/config/settings.h"
 #include "trainer/hf/preprocess.h"
+#include "trainer/model/encode.h"
 #include "trainer/model/family.h"
 
 /* Shown larger than this, a picture would be most of the page's bytes. */
@@ -50,30 +50,7 @@ static vl_status pictures_alloc(vl_pictures *out, int n, vl_error *err)
     return VL_OK;
 }
 
-/* ---- pixel values back to bytes ---------------------------------------------------------------------------- */
-
-/* A rectangle of a plane-by-plane array of pixel values, and where it lands in a picture. */
-typedef struct patchwork {
-    const float *pixels; /* [3, height, width] */
-    int width, height;
-    int left, top;
-} patchwork;
-
-static void put_bytes(vl_picture *out, const vl_preprocess *pp, const patchwork *part)
-{
-    const size_t plane = (size_t)part->width * (size_t)part->height;
-    for (int y = 0; y < part->height && part->top + y < out->height; y++)
-        for (int x = 0; x < part->width && part->left + x < out->width; x++)
-            for (size_t c = 0; c < 3; c++) {
-                double v = (double)part->pixels[c * plane + (size_t)y * (size_t)part->width + (size_t)x];
-                v = pp->do_normalize ? v * pp->std[c] + pp->mean[c] : v;
-                v = pp->do_rescale ? v / pp->rescale_factor : v;
-                size_t at = (size_t)(part->top + y) * (size_t)out->width + (size_t)(part->left + x);
-                out->rgb[3 * at + c] = (uint8_t)lrint(fmin(fmax(v, 0), 255));
-            }
-}
-
-static vl_status shrink(vl_picture *p, const vl_preprocess *pp, vl_error *err)
+static vl_status shrink(vl_picture *p, vl_resample resample, vl_error *err)
 {
     int longest = p->width > p->height ? p->width : p->height;
     if (longest <= LONGEST_SIDE)
@@ -85,7 +62,7 @@ static vl_status shrink(vl_picture *p, const vl_preprocess *pp, vl_error *err)
     if (!small)
         return vl_fail_nomem(err, "picture");
     vl_status status =
-        vl_resize(small, &(vl_resize_args){p->rgb, p->width, p->height, w, h, 0, 0, w, h, pp->resample}, err);
+        vl_resize(small, &(vl_resize_args){p->rgb, p->width, p->height, w, h, 0, 0, w, h, resample}, err);
     if (status != VL_OK) {
         vl_free(small);
         return status;
@@ -97,98 +74,132 @@ static vl_status shrink(vl_picture *p, const vl_preprocess *pp, vl_error *err)
     return VL_OK;
 }
 
-/* pixels: what the preprocessing of a picture of that size gave. */
-static vl_status from_pixels(vl_picture *out, const vl_preprocess *pp, const float *pixels, int width, int height,
-                             vl_error *err)
+/* How many different edges the grids begin at, along one side. */
+static int count_starts(const struct vl_sequence_image *image, bool down)
 {
-    vl_clip_plan clip = {0};
-    vl_mllama_plan tiles = {0};
-    bool tiled = pp->kind == VL_PREPROCESS_MLLAMA;
-    if (tiled)
-        tiles = vl_preprocess_mllama_plan(pp, width, height);
-    else
-        VL_TRY(vl_preprocess_clip_plan(&clip, pp, width, height, err));
-    out->width = tiled ? tiles.resized_width : clip.width;
-    out->height = tiled ? tiles.resized_height : clip.height;
-    if (tiled) {
-        out->tiles_high = tiles.tiles_high;
-        out->tiles_wide = tiles.tiles_wide;
-        out->cover_width = (double)tiles.resized_width / (tiles.tiles_wide * tiles.tile);
-        out->cover_height = (double)tiles.resized_height / (tiles.tiles_high * tiles.tile);
+    int n = 0;
+    for (int i = 0; i < image->n_grids; i++) {
+        bool first = true;
+        for (int k = 0; k < i && first; k++)
+            first = down ? image->grids[k].y0 != image->grids[i].y0 : image->grids[k].x0 != image->grids[i].x0;
+        n += first;
     }
-    out->rgb = vl_calloc((size_t)out->width * (size_t)out->height, 3);
+    return n;
+}
+
+/* Where tiles are seen through cross-attention: their canvas, and how much of it the picture covers. */
+static void set_tiles(vl_picture *out, const struct vl_sequence_image *image)
+{
+    double right = 0, bottom = 0;
+    for (int i = 0; i < image->n_grids; i++) {
+        right = fmax(right, image->grids[i].x1);
+        bottom = fmax(bottom, image->grids[i].y1);
+    }
+    out->tiles_high = count_starts(image, true);
+    out->tiles_wide = count_starts(image, false);
+    out->cover_width = image->width / right;
+    out->cover_height = image->height / bottom;
+}
+
+/* From what the model saw. */
+static vl_status from_image(vl_picture *out, const vl_model_spec *spec, const struct vl_sequence_image *image,
+                            vl_error *err)
+{
+    size_t bytes = 3 * (size_t)image->seen_width * (size_t)image->seen_height;
+    if (spec->vision.path == VL_VISION_CROSS)
+        set_tiles(out, image);
+    out->width = image->seen_width;
+    out->height = image->seen_height;
+    out->rgb = vl_alloc(bytes, 1);
     if (!out->rgb)
         return vl_fail_nomem(err, "picture");
-    if (!tiled)
-        put_bytes(out, pp, &(patchwork){pixels, clip.width, clip.height, 0, 0});
-    for (int i = 0; tiled && i < tiles.tiles_high * tiles.tiles_wide; i++)
-        put_bytes(out, pp,
-                  &(patchwork){pixels + (size_t)i * 3 * (size_t)tiles.tile * (size_t)tiles.tile, tiles.tile, tiles.tile,
-                               i % tiles.tiles_wide * tiles.tile, i / tiles.tiles_wide * tiles.tile});
-    return shrink(out, pp, err);
+    memcpy(out->rgb, image->seen, bytes);
+    return shrink(out, spec->preprocess.resample, err);
+}
+
+/* The grids of rows in the stream, as parts of what is shown: the rectangle that all of them cover. */
+static vl_status set_grids(vl_picture *out, const struct vl_sequence_image *image, vl_error *err)
+{
+    double left = INFINITY, top = INFINITY, right = -INFINITY, bottom = -INFINITY;
+    if (image->n_grids == 0)
+        return VL_OK;
+    VL_TRY(vl_picture_set_tiles(out, image->n_grids, err));
+    for (int i = 0; i < image->n_grids; i++) {
+        left = fmin(left, image->grids[i].x0);
+        top = fmin(top, image->grids[i].y0);
+        right = fmax(right, image->grids[i].x1);
+        bottom = fmax(bottom, image->grids[i].y1);
+    }
+    for (int i = 0; i < image->n_grids; i++) {
+        const vl_image_grid *grid = &image->grids[i];
+        out->tiles[i] = (vl_picture_tile){.rows = grid->rows,
+                                          .columns = grid->columns,
+                                          .left = (grid->x0 - left) / (right - left),
+                                          .top = (grid->y0 - top) / (bottom - top),
+                                          .width = (grid->x1 - grid->x0) / (right - left),
+                                          .height = (grid->y1 - grid->y0) / (bottom - top)};
+    }
+    return VL_OK;
 }
 
 vl_status vl_pictures_from_sequence(vl_pictures *out, const vl_model *model, const vl_sequence *sequence, vl_error *err)
 {
-    const vl_model_info *info = vl_model_get_info(model);
     VL_TRY(pictures_alloc(out, sequence->n_images, err));
     for (int i = 0; i < out->n; i++) {
         vl_picture *p = &out->items[i];
         p->image = i;
-        if (info->patches_in_stream) {
-            VL_TRY(vl_picture_set_tiles(p, 1, err));
-            p->tiles[0].rows = info->patch_rows;
-            p->tiles[0].columns = info->patch_columns;
-        }
-        VL_TRY(from_pixels(p, &model->preprocess, sequence->images[i].pixels, sequence->images[i].width,
-                           sequence->images[i].height, err));
+        if (model->spec.vision.path == VL_VISION_IN_STREAM)
+            VL_TRY(set_grids(p, &sequence->images[i], err));
+        VL_TRY(from_image(p, &model->spec, &sequence->images[i], err));
     }
     return VL_OK;
 }
 
 /* ---- from the files that a cache names --------------------------------------------------------------------- */
 
-static vl_status prepare(vl_picture *out, const vl_preprocess *pp, const vl_image *image, vl_error *err)
+/* Where the description of the model is not there any more: the middle square, as most processors cut it. */
+static vl_status assume(struct vl_sequence_image *out, const vl_model_spec *spec, const vl_image *image, vl_error *err)
 {
-    vl_clip_plan plan = {0};
-    size_t values = 0;
-    if (pp->kind == VL_PREPROCESS_CLIP) {
-        VL_TRY(vl_preprocess_clip_plan(&plan, pp, image->width, image->height, err));
-        values = 3 * (size_t)plan.width * (size_t)plan.height;
-    } else {
-        values = 3 * (size_t)pp->max_image_tiles * (size_t)pp->height * (size_t)pp->height;
-    }
-    float *pixels = vl_alloc(values, sizeof *pixels);
-    if (!pixels)
-        return vl_fail_nomem(err, "picture");
-    vl_status status = pp->kind == VL_PREPROCESS_CLIP ? vl_preprocess_clip(pixels, pp, image, err)
-                                                      : vl_preprocess_mllama(pixels, NULL, pp, image, err);
+    int side = spec->preprocess.crop_width;
+    vl_status status = vl_image_set_pixels(out, 3 * (int64_t)side * side, err);
+    out->width = image->width;
+    out->height = image->height;
     if (status == VL_OK)
-        status = from_pixels(out, pp, pixels, image->width, image->height, err);
-    vl_free(pixels);
-    return status;
+        status = vl_image_set_seen(out, side, side, err);
+    return status == VL_OK ? vl_preprocess_clip(out->pixels, out->seen, &spec->preprocess, image, err) : status;
 }
 
-static vl_status open_picture(vl_picture *out, const vl_preprocess *pp, const char *path, const char *sha256, bool exif,
+static vl_status open_assumed(struct vl_sequence_image *out, const vl_model_spec *spec, const char *path, bool exif,
                               vl_error *err)
 {
     vl_image image = {0};
-    vl_image_options options = vl_preprocess_image_options(pp, exif);
-    options.max_pixels = VL_PROMPT_MAX_PIXELS;
+    vl_image_options options = {.apply_exif = exif, .max_pixels = VL_PROMPT_MAX_PIXELS};
     VL_TRY(vl_image_open(&image, path, &options, err));
-    vl_status status = VL_OK;
-    if (sha256 && sha256[0] && strcmp(sha256, image.sha256) != 0)
-        status = vl_fail(err, VL_EMISMATCH, "%.160s changed since the cache was made", path);
-    else
-        status = prepare(out, pp, &image, err);
+    memcpy(out->sha256, image.sha256, sizeof out->sha256);
+    vl_status status = assume(out, spec, &image, err);
     vl_image_clear(&image);
     return status;
 }
 
-static void load(vl_picture *out, const vl_preprocess *pp, const char *path, const char *sha256, bool exif)
+static vl_status open_picture(vl_picture *out, const vl_model_spec *spec, const char *path, const char *sha256,
+                              bool exif, vl_error *err)
+{
+    struct vl_sequence_image image = {0};
+    const vl_picture_options how = {.ignore_exif = !exif};
+    vl_status status =
+        spec->family ? vl_picture_open(&image, spec, path, &how, err) : open_assumed(&image, spec, path, exif, err);
+    if (status == VL_OK && sha256 && sha256[0] && strcmp(sha256, image.sha256) != 0)
+        status = vl_fail(err, VL_EMISMATCH, "%.160s changed since the cache was made", path);
+    if (status == VL_OK)
+        status = from_image(out, spec, &image, err);
+    vl_image_release(&image);
+    return status;
+}
+
+static void load(vl_picture *out, const vl_model_spec *spec, const char *path, const char *sha256, bool exif)
 {
     vl_error err = VL_ERROR_INIT;
-    if (open_picture(out, pp, path, sha256, exif, &err) == VL_OK)
+    if (open_picture(out, spec, path, sha256, exif, &err) == VL_OK)
         return;
     snprintf(out->note, sizeof out->note, "the picture is not shown: %.200s", err.message);
     vl_free(out->rgb);
@@ -196,22 +207,17 @@ static void load(vl_picture *out, const vl_preprocess *pp, const char *path, con
     out->width = out->height = DEFAULT_SIDE;
 }
 
-/* False: the preprocessing is assumed. */
-static bool find_preprocess(vl_preprocess *out, const char *model_id)
+/* False: the preprocessing is assumed, and spec->family is NULL. */
+static bool find_spec(vl_model_spec *out, const char *model_id)
 {
     vl_error err = VL_ERROR_INIT;
-    char *path = vl_path_join(model_id, "preprocessor_config.json");
-    bool found = path && model_id[0] && vl_preprocess_read(out, path, &err) == VL_OK;
-    vl_free(path);
-    if (!found)
-        *out = (vl_preprocess){.kind = VL_PREPROCESS_CLIP,
-                               .do_resize = true,
-                               .do_center_crop = true,
-                               .shortest_edge = DEFAULT_SIDE,
-                               .crop_height = DEFAULT_SIDE,
-                               .crop_width = DEFAULT_SIDE,
-                               .resample = VL_RESAMPLE_BICUBIC};
-    return found;
+    if (model_id[0] && vl_model_spec_read(out, model_id, &err) == VL_OK && out->family->pixels)
+        return true;
+    vl_model_spec_clear(out);
+    *out = (vl_model_spec){.preprocess = vl_preprocess_clip_defaults};
+    out->preprocess.do_rescale = out->preprocess.do_normalize = false;
+    out->preprocess.shortest_edge = out->preprocess.crop_height = out->preprocess.crop_width = DEFAULT_SIDE;
+    return false;
 }
 
 /* The grid that the patches of a whole cache span: one sample may have kept a few of them only. */
@@ -246,24 +252,30 @@ vl_status vl_pictures_from_cache(vl_pictures *out, const vl_cache *cache, int64_
 {
     const vl_cache_info *info = vl_cache_get_info(cache);
     const vl_cache_samples *samples = vl_cache_get_samples(cache);
-    vl_preprocess pp;
     int n = 0;
     for (int64_t i = 0; i < info->n_images; i++)
         n += samples->image_sample[i] == sample;
     VL_TRY(pictures_alloc(out, n, err));
-    bool known = n > 0 && find_preprocess(&pp, info->model_id);
+    vl_status status = VL_OK;
+    vl_model_spec *spec = vl_calloc(1, sizeof *spec); /* too large for a stack */
+    if (!spec)
+        return vl_fail_nomem(err, "pictures");
+    bool known = n > 0 && find_spec(spec, info->model_id);
     n = 0;
     for (int64_t i = 0; i < info->n_images; i++) {
         if (samples->image_sample[i] != sample)
             continue;
         vl_picture *p = &out->items[n++];
         p->image = (int32_t)i;
-        VL_TRY(find_grid(p, cache, err));
-        load(p, &pp, samples->image_path[i], samples->image_sha256 ? samples->image_sha256[i] : NULL,
+        VL_GOTO(find_grid(p, cache, err));
+        load(p, spec, samples->image_path[i], samples->image_sha256 ? samples->image_sha256[i] : NULL,
              turns_pictures(cache));
         if (p->rgb && !known)
             snprintf(p->note, sizeof p->note,
                      "%.120s has no preprocessor_config.json: the crop (the middle square) is assumed", info->model_id);
     }
-    return VL_OK;
+done:
+    vl_model_spec_clear(spec);
+    vl_free(spec);
+    return status;
 }

@@ -1,0 +1,231 @@
+/* LLaVA 1.5: a CLIP tower, an MLP, and a decoder that reads picture rows among its tokens. Semantics:
+ * transformers 4.46.3, src/transformers/models/llava/modeling_llava.py (get_image_features, LlavaMultiModalProjector),
+ * processing_llava.py (the expansion of "<image>"), models/clip; defaults: configuration_llava.py,
+ * configuration_clip.py. */
+#include <string.h>
+
+#include "trainer/model/family.h"
+
+static const char IMAGE_TOKEN[] = "<image>";
+
+/* ---- config ------------------------------------------------------------------------------------------------ */
+
+static const vl_tower_names clip_names = {.patch = "embeddings.patch_embedding",
+                                          .class_row = "embeddings.class_embedding",
+                                          .position = "embeddings.position_embedding.weight",
+                                          .pre_norm = "pre_layrnorm", /* so spelled in every checkpoint */
+                                          .post_norm = "post_layernorm",
+                                          .layer = "encoder.layers.%d.",
+                                          .norm1 = "layer_norm1",
+                                          .norm2 = "layer_norm2",
+                                          .q = "self_attn.q_proj",
+                                          .k = "self_attn.k_proj",
+                                          .v = "self_attn.v_proj",
+                                          .o = "self_attn.out_proj",
+                                          .fc1 = "mlp.fc1",
+                                          .fc2 = "mlp.fc2"};
+
+/* CLIPVisionConfig's defaults, or LlavaConfig's own tower (ViT-L/14-336) where vision_config is omitted. */
+static vl_tower_spec default_tower(bool omitted)
+{
+    vl_tower_spec tower = {.hidden_size = omitted ? 1024 : 768,
+                           .intermediate_size = omitted ? 4096 : 3072,
+                           .n_layers = omitted ? 24 : 12,
+                           .n_heads = omitted ? 16 : 12,
+                           .image_size = omitted ? 336 : 224,
+                           .patch_size = omitted ? 14 : 32,
+                           .n_channels = 3,
+                           .class_row = true,
+                           .attention_bias = true,
+                           .mlp_bias = true,
+                           .pre_norm = true,
+                           .norm_form = VL_FORM_LAYER,
+                           .norm_eps = 1e-5,
+                           .hidden_act = VL_ACT_QUICK_GELU,
+                           .names = clip_names};
+    return tower;
+}
+
+/* hidden_states[vision_feature_layer] by python's rules; a tower of n layers has n + 1 of them. */
+static vl_status read_feature_layer(vl_tower_spec *tower, const vl_hf_reader *in)
+{
+    int n_states = tower->n_layers + 1, layer = -2;
+    if (json_is_array(json_object_get(in->object, "vision_feature_layer")))
+        return vl_fail(in->err, VL_EUNSUPPORTED, "%s: \"vision_feature_layer\" is a list; supported: one integer",
+                       in->where);
+    VL_TRY(vl_hf_key_int(&layer, in, "vision_feature_layer", -n_states, n_states - 1));
+    tower->state = layer + (layer < 0 ? n_states : 0);
+    if (tower->state < 0 || tower->state >= n_states) /* the default, in a tower without layers enough */
+        return vl_fail(in->err, VL_EFORMAT, "%s: \"vision_feature_layer\" is %d, the tower has %d states", in->where,
+                       layer, n_states);
+    return VL_OK;
+}
+
+static vl_status read_strategy(bool *keep_class_row, const vl_hf_reader *in)
+{
+    const char *name = *keep_class_row ? "full" : "default";
+    VL_TRY(vl_hf_key_string(&name, in, "vision_feature_select_strategy"));
+    if (strcmp(name, "default") != 0 && strcmp(name, "full") != 0)
+        return vl_fail(in->err, VL_EUNSUPPORTED,
+                       "%s: \"vision_feature_select_strategy\" is \"%s\"; supported: default, full", in->where, name);
+    *keep_class_row = strcmp(name, "full") == 0;
+    return VL_OK;
+}
+
+/* LlavaProcessor's own copy of two facts. A contradiction would put the wrong number of image tokens in a prompt. */
+static vl_status check_processor(const vl_vision_spec *vision, const vl_hf_reader *in)
+{
+    bool ours = vision->connector.keep_class_row, theirs = ours;
+    int patch = vision->tower.patch_size;
+    VL_TRY(vl_hf_key_int(&patch, in, "patch_size", 1, 1024));
+    VL_TRY(read_strategy(&theirs, in));
+    if (patch != vision->tower.patch_size)
+        return vl_fail(in->err, VL_EMISMATCH, "%s: \"patch_size\" is %d, config.json says %d", in->where, patch,
+                       vision->tower.patch_size);
+    if (theirs != ours)
+        return vl_fail(in->err, VL_EMISMATCH,
+                       "%s: \"vision_feature_select_strategy\" is \"%s\", config.json says \"%s\"", in->where,
+                       theirs ? "full" : "default", ours ? "full" : "default");
+    return VL_OK;
+}
+
+static vl_status check_image_processor(const vl_vision_spec *vision, const vl_preprocess *pp, const vl_hf_reader *in)
+{
+    int width = pp->do_center_crop ? pp->crop_width : pp->width;
+    int height = pp->do_center_crop ? pp->crop_height : pp->height;
+    bool fixed = pp->do_center_crop || pp->shortest_edge == 0;
+    if (fixed && (width != vision->image_size || height != vision->image_size))
+        return vl_fail(in->err, VL_EMISMATCH,
+                       "%s: gives pixel values of 3 x %d x %d, the vision tower reads 3 x %d x %d", in->where, height,
+                       width, vision->image_size, vision->image_size);
+    return VL_OK;
+}
+
+static vl_status read_preprocess(vl_model_spec *out, const vl_hf_config *config, vl_error *err)
+{
+    static const char *const classes[] = {"CLIPImageProcessor",  "CLIPImageProcessorFast",  "CLIPFeatureExtractor",
+                                          "LlavaImageProcessor", "LlavaImageProcessorFast", NULL};
+    const vl_hf_reader in = vl_hf_config_reader(config, VL_HF_IMAGE_PROCESSOR, err);
+    if (!in.object) /* needed by pictures only, but a directory without it is not whole */
+        return vl_fail(err, VL_EIO, "%s: no such file", in.where);
+    out->preprocess = vl_preprocess_clip_defaults;
+    VL_TRY(vl_preprocess_check_class(&in, classes));
+    VL_TRY(vl_preprocess_read_clip(&out->preprocess, &in));
+    return check_image_processor(&out->vision, &out->preprocess, &in);
+}
+
+static vl_status read_vision(vl_model_spec *out, const vl_hf_reader *in)
+{
+    static const char *const types[] = {"clip_vision_model", NULL};
+    vl_vision_spec *vision = &out->vision;
+    vl_hf_section section;
+    VL_TRY(vl_spec_section(&section, NULL, in, "vision_config", types));
+    vision->path = VL_VISION_IN_STREAM;
+    vision->tower = default_tower(!section.reader.object);
+    VL_TRY(vl_spec_tower(&vision->tower, &section.reader));
+    VL_TRY(read_feature_layer(&vision->tower, in));
+    vision->connector = (vl_connector_spec){
+        .kind = VL_CONNECTOR_MLP, .act = VL_ACT_GELU, .bias = true, .names = {"linear_1", "linear_2"}};
+    VL_TRY(read_strategy(&vision->connector.keep_class_row, in));
+    VL_TRY(vl_spec_activation(&vision->connector.act, in, "projector_hidden_act"));
+    VL_TRY(vl_hf_key_bool(&vision->connector.bias, in, "multimodal_projector_bias")); /* a key since 4.49 */
+    vision->image_token = 32000;
+    VL_TRY(vl_spec_image_token(&vision->image_token, in));
+    vision->image_size = vision->sample_side = vision->tower.image_size;
+    vision->rows = vision->columns = vision->tower.grid;
+    vision->max_tiles = 1;
+    vision->pictures_at_once = 4;
+    vision->rows_fixed = true;
+    return VL_OK;
+}
+
+static vl_status describe(vl_model_spec *out, const vl_hf_config *config, vl_error *err)
+{
+    const vl_hf_reader in = vl_hf_config_reader(config, VL_HF_CONFIG, err);
+    const vl_hf_reader processor = vl_hf_config_reader(config, VL_HF_PROCESSOR, err);
+    int pad = -1;
+    VL_TRY(vl_spec_text_section(&out->decoder, &in, "text_config", "llama"));
+    VL_TRY(vl_spec_outer_tie(&out->decoder, &in));
+    VL_TRY(vl_hf_key_int(&pad, &in, "pad_token_id", -1, VL_HF_MAX_ID));
+    if (out->decoder.pad_id < 0)
+        out->decoder.pad_id = pad;
+    VL_TRY(read_vision(out, &in));
+    VL_TRY(check_processor(&out->vision, &processor));
+    return read_preprocess(out, config, err);
+}
+
+/* ---- pictures ---------------------------------------------------------------------------------------------- */
+
+/* A row for each patch, behind the class row where that is kept. */
+static vl_status measure(struct vl_sequence_image *out, const vl_model_spec *spec, int width, int height, vl_error *err)
+{
+    const vl_vision_spec *vision = &spec->vision;
+    vl_box box;
+    VL_TRY(vl_image_set_grids(out, 1, err));
+    VL_TRY(vl_preprocess_clip_box(&box, &spec->preprocess, width, height, err));
+    out->grids[0] = (vl_image_grid){vision->rows, vision->columns, box.x0, box.y0, box.x1, box.y1};
+    out->n_tiles = 1;
+    out->n_rows = vision->tower.n_patches + (vision->connector.keep_class_row ? 1 : 0);
+    return VL_OK;
+}
+
+/* A picture as CLIPImageProcessor prepares it. */
+static vl_status pixels(struct vl_sequence_image *out, const vl_model_spec *spec, const vl_image *image, vl_error *err)
+{
+    const vl_tower_spec *tower = &spec->vision.tower;
+    vl_clip_plan plan;
+    VL_TRY(vl_preprocess_clip_plan(&plan, &spec->preprocess, image->width, image->height, err));
+    if (plan.width != tower->image_size || plan.height != tower->image_size)
+        return vl_fail(err, VL_EMISMATCH,
+                       "the image processor gives pixel values of 3 x %d x %d, the vision tower reads 3 x %d x %d",
+                       plan.height, plan.width, tower->image_size, tower->image_size);
+    VL_TRY(vl_image_set_pixels(out, 3 * (int64_t)plan.height * plan.width, err));
+    VL_TRY(vl_image_set_seen(out, plan.width, plan.height, err));
+    return vl_preprocess_clip(out->pixels, out->seen, &spec->preprocess, image, err);
+}
+
+/* ---- prompts ----------------------------------------------------------------------------------------------- */
+
+/* The template is that of the model card of llava-hf/llava-1.5-7b-hf. A text that says itself where its pictures go
+ * is taken as it is. */
+static vl_status wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
+                      const struct vl_sequence_image *images, vl_error *err)
+{
+    (void)model;
+    int written = vl_count_token(prompt->text, IMAGE_TOKEN);
+    if (prompt->raw || written > 0) {
+        VL_TRY(vl_check_image_count(written, prompt->n_images, err));
+        vl_put_expanded(out, prompt->text, IMAGE_TOKEN, images);
+        return VL_OK;
+    }
+    vl_str_puts(out, "USER: ");
+    for (int i = 0; i < prompt->n_images; i++) {
+        vl_put_expanded(out, IMAGE_TOKEN, IMAGE_TOKEN, &images[i]);
+        vl_str_putc(out, '\n');
+    }
+    vl_str_puts(out, prompt->text);
+    vl_str_puts(out, " ASSISTANT:");
+    return VL_OK;
+}
+
+static vl_status place(vl_sequence *sequence, const vl_model_spec *spec, vl_error *err)
+{
+    return vl_place_rows(sequence, spec, spec->vision.connector.keep_class_row ? 1 : 0, err);
+}
+
+/* ---- the family -------------------------------------------------------------------------------------------- */
+
+/* Before transformers 4.52; 4.52 to 4.57; since 5. */
+const vl_family vl_family_llava = {
+    .model_type = "llava",
+    .architecture = "LlavaForConditionalGeneration",
+    .prefixes = {[VL_PART_TEXT] = {"language_model.model.", "model.language_model."},
+                 [VL_PART_HEAD] = {"language_model.lm_head.", "lm_head."},
+                 [VL_PART_VISION] = {"vision_tower.vision_model.", "model.vision_tower.vision_model.", "vision_tower.",
+                                     "model.vision_tower."},
+                 [VL_PART_CONNECTOR] = {"multi_modal_projector.", "model.multi_modal_projector."}},
+    .describe = describe,
+    .measure = measure,
+    .pixels = pixels,
+    .wrap = wrap,
+    .place = place};

@@ -1,0 +1,30 @@
+/* The families that are known: one row each, in the order in which messages list them. */
+#include <string.h>
+
+#include "trainer/model/family.h"
+
+/* clang-format off */
+#define FAMILIES(ROW) \
+    ROW(llama)        \
+    ROW(llava)        \
+    ROW(mllama)
+/* clang-format on */
+
+#define DECLARE(name) extern const vl_family vl_family_##name;
+FAMILIES(DECLARE)
+
+#define POINT(name) &vl_family_##name,
+static const vl_family *const table[] = {FAMILIES(POINT)};
+
+const vl_family *vl_family_at(size_t i)
+{
+    return i < sizeof table / sizeof *table ? table[i] : NULL;
+}
+
+const vl_family *vl_family_find(const char *model_type)
+{
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (strcmp(table[i]->model_type, model_type) == 0)
+            return table[i];
+    return NULL;
+}

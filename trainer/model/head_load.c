@@ -1,0 +1,97 @@
+#include "trainer/model/head_load.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "trainer/base/half.h"
+#include "trainer/base/mem.h"
+
+/* ---- norm -------------------------------------------------------------------------------------------------- */
+
+/* The weight plus 1, so that everybody who reads the head (a cache, a lens, an export) finds a plain RMS norm. */
+static vl_status add_one(vl_model *model, const vl_weight_view *view, int64_t n, vl_error *err)
+{
+    float *weight = vl_alloc((size_t)n, sizeof *weight);
+    if (!weight)
+        return vl_fail_nomem(err, "final norm");
+    vl_widen(weight, view->data, view->dtype, (size_t)n);
+    for (int64_t i = 0; i < n; i++)
+        weight[i] += 1;
+    model->head_memory[0] = weight;
+    model->head.norm_weight = weight;
+    model->head.norm_dtype = VL_F32;
+    return VL_OK;
+}
+
+static vl_status load_norm(vl_model *model, const vl_scope *text, vl_error *err)
+{
+    const vl_decoder_spec *spec = &model->spec.decoder;
+    vl_head_source *head = &model->head;
+    const vl_weight_view *view;
+    char name[64];
+    int64_t d = spec->hidden_size;
+    snprintf(name, sizeof name, "%s.weight", spec->names.norm);
+    VL_TRY(vl_find_weight(&view, text, name, vl_shape1(d), err));
+    bool layer = spec->final_norm_form == VL_FORM_LAYER || spec->final_norm_form == VL_FORM_LAYER_NO_BIAS;
+    head->norm = layer ? VL_NORM_LAYER : VL_NORM_RMS;
+    head->eps = spec->norm_eps;
+    head->norm_weight = view->data;
+    head->norm_dtype = view->dtype;
+    if (spec->final_norm_form == VL_FORM_RMS_ONE_PLUS)
+        return add_one(model, view, d, err);
+    if (spec->final_norm_form != VL_FORM_LAYER)
+        return VL_OK;
+    snprintf(name, sizeof name, "%s.bias", spec->names.norm);
+    VL_TRY(vl_find_weight(&view, text, name, vl_shape1(d), err));
+    if (view->dtype != head->norm_dtype)
+        return vl_fail(err, VL_ESHAPE, "%s: tensor %s holds %s, its weight %s", model->path, view->name,
+                       view->dtype_name, vl_dtype_name(head->norm_dtype));
+    head->norm_bias = view->data;
+    return VL_OK;
+}
+
+/* ---- unembedding ------------------------------------------------------------------------------------------- */
+
+/* Tied and absent or equal: the table. Written as tied, yet another matrix is there: versions of transformers read
+ * three different models out of that (docs/MODELS.md). Tied by the class's default alone: the file's own head counts.
+ */
+static vl_status choose(const vl_weight_view **out, const vl_model *model, const vl_weight_view *table,
+                        const vl_weight_view *head, vl_error *err)
+{
+    const vl_decoder_spec *spec = &model->spec.decoder;
+    *out = head ? head : table;
+    if (!spec->tie_embeddings && !head)
+        return vl_fail(err, VL_EFORMAT,
+                       "%s: no lm_head.weight, and config.json does not tie it to the embeddings "
+                       "(tie_word_embeddings)",
+                       model->path);
+    if (!spec->tie_embeddings || !head)
+        return VL_OK;
+    bool same =
+        head->dtype == table->dtype && head->bytes == table->bytes && memcmp(head->data, table->data, head->bytes) == 0;
+    if (same)
+        *out = table;
+    else if (spec->tie_is_written)
+        return vl_fail(err, VL_EMISMATCH,
+                       "%s: config.json ties the head to the embeddings, but %s differs from them: versions of "
+                       "transformers disagree on which counts",
+                       model->path, head->name);
+    return VL_OK;
+}
+
+vl_status vl_head_load(vl_model *model, vl_loader *loader, vl_error *err)
+{
+    const vl_decoder_spec *spec = &model->spec.decoder;
+    vl_scope text = vl_scope_make(loader, VL_PART_TEXT, "%s", "");
+    vl_scope scope = vl_scope_make(loader, VL_PART_HEAD, "%s", "");
+    const vl_weight_view *table, *head, *chosen;
+    model->head =
+        (vl_head_source){.d_model = spec->hidden_size, .vocab_size = spec->vocab_size, .n_layers = spec->n_layers};
+    VL_TRY(load_norm(model, &text, err));
+    VL_TRY(vl_find_weight(&table, &text, spec->names.embed, vl_shape2(spec->embed_rows, spec->hidden_size), err));
+    VL_TRY(vl_find_weight_optional(&head, &scope, "weight", vl_shape2(spec->vocab_size, spec->hidden_size), err));
+    VL_TRY(choose(&chosen, model, table, head, err));
+    model->head.weight = chosen->data;
+    model->head.weight_dtype = chosen->dtype;
+    return VL_OK;
+}
