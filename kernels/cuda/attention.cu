@@ -12,12 +12,12 @@ enum { QUERIES = 32, KEYS = 32, SHARERS = 4, THREADS = QUERIES * SHARERS, OWN_KE
 
 typedef struct attention_view {
     const float *q, *k, *v;
-    float *out, *probabilities;     /* probabilities may be NULL */
-    const int64_t *q_mask, *k_mask; /* or NULL */
+    float *out, *probabilities;                                          /* probabilities may be NULL */
+    const int64_t *q_mask, *k_mask;                                      /* or NULL */
     int64_t q_row, k_row, v_row, out_row, p_row, tq, tk, offset, window; /* window 0: none */
     int width, heads_per_kv;
     float scale, softcap; /* softcap 0: none */
-    bool causal, vector; /* vector: rows allow 16-byte loads */
+    bool causal, vector;  /* vector: rows allow 16-byte loads */
 } attention_view;
 
 /* What a thread knows of its query. */

@@ -15,9 +15,9 @@
 #include "trainer/base/file.h"
 #include "trainer/base/json.h"
 #include "trainer/base/mem.h"
-#include "trainer/hf/config.h"
 #include "trainer/image/image.h"
 #include "trainer/hf/safetensors.h"
+#include "trainer/model/spec.h"
 
 #define FOLDER VLENS_SOURCE_DIR "/tests/robust/malformed"
 
@@ -78,14 +78,15 @@ static int read_in_folder(const char *path, const char *name, bool is_config)
     char *data;
     size_t size;
     vl_error err = VL_ERROR_INIT;
-    vl_hf_config config;
+    static vl_model_spec spec;
     vl_tokenizer *tokenizer = NULL;
     if (temp_setup(&folder) != 0 || vl_file_read(&data, &size, path, 1 << 26, &err) != VL_OK)
         return 4;
     temp_write(folder, name, data, size);
     vl_free(data);
     vl_status status =
-        is_config ? vl_hf_config_read(&config, folder, &err) : vl_tokenizer_open(&tokenizer, folder, &err);
+        is_config ? vl_model_spec_read(&spec, folder, &err) : vl_tokenizer_open(&tokenizer, folder, &err);
+    vl_model_spec_clear(&spec);
     vl_tokenizer_close(tokenizer);
     temp_teardown(&folder);
     return verdict(status, &err);

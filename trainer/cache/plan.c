@@ -8,6 +8,7 @@
 #include "trainer/base/str.h"
 #include "trainer/cache/job.h"
 #include "trainer/data/positions.h"
+#include "trainer/model/model.h"
 
 /* ---- counting ---------------------------------------------------------------------------------------------- */
 

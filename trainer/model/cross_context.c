@@ -18,8 +18,7 @@ static vl_status lay_out(vl_cross_context *context, const vl_pass *pass, vl_erro
     return VL_OK;
 }
 
-vl_status vl_cross_context_new(vl_cross_context **out, const vl_vision_spec *vision, const vl_pass *pass,
-                               vl_error *err)
+vl_status vl_cross_context_new(vl_cross_context **out, const vl_vision_spec *vision, const vl_pass *pass, vl_error *err)
 {
     *out = NULL;
     vl_cross_context *context = vl_calloc(1, sizeof *context);

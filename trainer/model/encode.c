@@ -59,7 +59,7 @@ static vl_status check_length(const vl_model *model, const vl_prompt *prompt, in
     if (n == 0)
         return vl_fail(err, VL_EINVAL, "the prompt has no tokens");
     if (prompt->max_tokens > 0 && n > prompt->max_tokens)
-        return vl_fail(err, VL_EINVAL, "the prompt has %lld tokens, max_tokens is %lld", (long long)n,
+        return vl_fail(err, VL_EINVAL, "the prompt has %lld tokens, data.max_tokens is %lld", (long long)n,
                        (long long)prompt->max_tokens);
     if (prompt->max_tokens == 0 && own > 0 && n > own)
         return vl_fail(err, VL_EINVAL, "the prompt has %lld tokens, the model's limit is %lld", (long long)n,

@@ -20,11 +20,12 @@ struct vl_model {
     vl_tokenizer *tokenizer;
     vl_decoder decoder;
     struct vl_vision
-        *vision;         /* tower and connector of the spec; NULL where the family encodes by itself, or sees nothing */
-    void *parts;         /* of the family */
-    vl_head_source head; /* points into the directory, or at head_memory */
-    void *head_memory[3]; /* norm weight, norm bias, head weight that are not as the file has them */
-    const char **unread;  /* [n_unread] tensors of the checkpoint that nothing reads; names of the directory */
+        *vision; /* tower and connector of the spec; NULL where the family encodes by itself, or sees nothing */
+    void *parts; /* of the family */
+    struct vl_model_digest_job *digest; /* digest.h; NULL before it is asked for */
+    vl_head_source head;                /* points into the directory, or at head_memory */
+    void *head_memory[3];               /* norm weight, norm bias, head weight that are not as the file has them */
+    const char **unread; /* [n_unread] tensors of the checkpoint that nothing reads; names of the directory */
     size_t n_unread;
     vl_model_info info;
 };

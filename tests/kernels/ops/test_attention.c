@@ -1,4 +1,5 @@
-/* Attention: grouped heads, causal with and without a prefix, bit masks, and the weights it can write. */
+/* Attention: grouped heads, causal with and without a prefix, windows, caps, bit masks, and the weights it can write.
+ */
 #include "tests/kernels/ops/ops_test.h"
 
 typedef struct shape {
@@ -9,15 +10,16 @@ typedef struct shape {
 typedef struct inputs {
     shape s;
     bool causal;
-    int64_t offset;
-    double scale;
+    int64_t offset, window;
+    double scale, softcap;
     const double *q, *k, *v, *q_mask, *k_mask;
 } inputs;
 
 static bool sees(const inputs *in, int64_t i, int64_t j)
 {
     bool mask = !in->q_mask || ((int64_t)in->q_mask[i] & (int64_t)in->k_mask[j]);
-    return mask && (!in->causal || j <= i + in->offset);
+    bool near = !in->window || j > i + in->offset - in->window;
+    return mask && near && (!in->causal || j <= i + in->offset);
 }
 
 /* Row i of head h: weights [Tk] and output [E]. */
@@ -31,7 +33,10 @@ static void reference_row(double *weights, double *out, const inputs *in, int64_
         for (int64_t e = 0; e < s.width; e++)
             dot +=
                 in->q[i * s.heads * s.width + h * s.width + e] * in->k[j * s.kv_heads * s.width + group * s.width + e];
-        weights[j] = sees(in, i, j) ? in->scale * dot : -INFINITY;
+        double score = in->scale * dot;
+        if (in->softcap > 0)
+            score = in->softcap * tanh(score / in->softcap);
+        weights[j] = sees(in, i, j) ? score : -INFINITY;
         max = fmax(max, weights[j]);
     }
     for (int64_t j = 0; j < s.tk; j++)
@@ -45,7 +50,7 @@ static void reference_row(double *weights, double *out, const inputs *in, int64_
     }
 }
 
-enum { CAUSAL = 1, MASKED = 2, WEIGHTS = 4, STRIDES = 8 };
+enum { CAUSAL = 1, MASKED = 2, WEIGHTS = 4, STRIDES = 8, WINDOW = 16, CAPPED = 32, VARIANTS = 64 };
 
 static void check_attention(shape s, int bits, double size, const char *mode)
 {
@@ -55,6 +60,8 @@ static void check_attention(shape s, int bits, double size, const char *mode)
     test_layout layout = bits & STRIDES ? STRIDED : DENSE;
     inputs in = {.s = s, .causal = bits & CAUSAL, .scale = (double)(float)(1 / sqrt((double)s.width))};
     in.offset = in.causal ? s.tk - s.tq : 0;
+    in.window = in.causal && bits & WINDOW ? 1 + s.tk / 3 : 0;
+    in.softcap = bits & CAPPED ? 1.5 : 0;
     in.q = test_random(s.tq * nq, size), in.k = test_random(s.tk * nk, size), in.v = test_random(s.tk * nk, 1);
     test_tensor *q = test_tensor_of(VL_F32, in.q, s.tq, nq, layout),
                 *k = test_tensor_of(VL_F32, in.k, s.tk, nk, layout);
@@ -68,11 +75,14 @@ static void check_attention(shape s, int bits, double size, const char *mode)
                               .n_kv_heads = s.kv_heads,
                               .scale = (float)in.scale,
                               .causal = in.causal,
-                              .causal_offset = in.offset};
+                              .causal_offset = in.offset,
+                              .window = in.window,
+                              .softcap = (float)in.softcap};
     if (bits & MASKED) {
         double *a = test_memory((size_t)s.tq, 8), *b = test_memory((size_t)s.tk, 8);
         for (int64_t j = 0; j < s.tk; j++)
-            b[j] = j == 0 ? 0x0fffffffffff : (double)(1ll << test_random_below(40)); /* everyone sees key 0 */
+            b[j] =
+                j == 0 || in.window ? 0x0fffffffffff : (double)(1ll << test_random_below(40)); /* everyone sees a key */
         for (int64_t i = 0; i < s.tq; i++)
             a[i] = (double)(test_random_below(1ll << 40) | 1);
         in.q_mask = a, in.k_mask = b;
@@ -102,11 +112,12 @@ static void attention_all_variants(void **state)
     static const shape shapes[] = {{1, 1, 1, 1, 1},    {1, 5, 4, 2, 1},    {3, 3, 7, 3, 3},    {5, 11, 16, 6, 2},
                                    {17, 17, 33, 4, 4}, {1, 100, 64, 9, 3}, {97, 97, 32, 2, 1}, {193, 201, 24, 3, 1}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        for (int bits = 0; bits < 16; bits++) {
+        for (int bits = 0; bits < VARIANTS; bits++) {
             check_attention(shapes[i], bits, 1, "unit scores");
             test_teardown(state);
         }
     check_attention((shape){301, 301, 128, 8, 2}, CAUSAL, 1, "unit scores");
+    check_attention((shape){301, 333, 80, 4, 2}, CAUSAL | WINDOW | CAPPED, 1, "unit scores");
 }
 
 /* Scores in the hundreds: a softmax that picks single keys, with no overflow. The scores themselves, sums in fp32,
@@ -142,6 +153,10 @@ static void attention_refuses(void **state)
     bad = good, bad.causal_offset = 2; /* a key that does not exist */
     REFUSED(vl_op_attention(device, &bad, &error));
     bad = good, bad.causal_offset = -1; /* a query without keys */
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad = good, bad.causal = false, bad.window = 2; /* a window looks back from a causal query */
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad = good, bad.softcap = -1;
     REFUSED(vl_op_attention(device, &bad, &error));
     bad = good, bad.q_mask = mask->t;
     REFUSED(vl_op_attention(device, &bad, &error));

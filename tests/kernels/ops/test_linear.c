@@ -321,7 +321,12 @@ static void embed_rows(void **state)
                 memcpy(want + t * s.n_in, w + (int64_t)ids[t] * s.n_in, (size_t)s.n_in * sizeof *w);
             }
             test_tensor *out = test_empty(VL_F32, s.m, s.n_in, bits / 12 ? STRIDED : DENSE);
-            vl_embed_args args = {out->t, test_matrix(w, s.n_out, s.n_in, matrix), test_vector_of(VL_I32, ids, s.m)->t};
+            vl_embed_args args = {.out = out->t,
+                                  .table = test_matrix(w, s.n_out, s.n_in, matrix),
+                                  .ids = test_vector_of(VL_I32, ids, s.m)->t,
+                                  .scale = i % 2 ? 8.5f : 0};
+            for (int64_t j = 0; i % 2 && j < s.m * s.n_in; j++)
+                want[j] = (double)(8.5f * (float)want[j]);
             OK(vl_op_embed(device, &args, &error));
             assert_memory_equal(test_values(out), want, (size_t)(s.m * s.n_in) * sizeof *want);
             test_teardown(state);
@@ -334,7 +339,7 @@ static void embed_refuses(void **state)
     double values[20] = {0};
     vl_matrix *w = test_matrix(values, 5, 4, (test_matrix_args){.dtype = VL_F32});
     test_tensor *out = test_empty(VL_F32, 3, 4, DENSE), *ids = test_vector_of(VL_I32, values, 3);
-    vl_embed_args good = {out->t, w, ids->t}, bad = good;
+    vl_embed_args good = {.out = out->t, .table = w, .ids = ids->t}, bad = good;
     OK(vl_op_embed(device, &good, &error));
     bad.ids.dtype = VL_F32;
     REFUSED(vl_op_embed(device, &bad, &error));

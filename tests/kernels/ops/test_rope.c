@@ -1,14 +1,15 @@
-/* Rotary embedding: pairs (i, i + E/2) of each head, in place. */
+/* Rotary embedding: pairs (i, i + P) of the first 2 P columns of each head, in place. */
 #include "tests/kernels/ops/ops_test.h"
 
 typedef struct shape {
     int64_t t, width;
     int heads;
+    int64_t pairs; /* P */
 } shape;
 
 static void check_rope(shape s, test_layout layout)
 {
-    int64_t half = s.width / 2, n = s.width * s.heads;
+    int64_t half = s.pairs, n = s.width * s.heads;
     double *x = test_random_rows(s.t, n, 10), *angle = test_random(s.t * half, 2);
     double *cosine = test_memory((size_t)(s.t * half), 8), *sine = test_memory((size_t)(s.t * half), 8);
     double *want = test_memory((size_t)(s.t * n), sizeof *want);
@@ -19,6 +20,9 @@ static void check_rope(shape s, test_layout layout)
     for (int64_t t = 0; t < s.t; t++)
         for (int64_t j = 0; j < n; j++) {
             int64_t e = j % s.width, pair = e % half;
+            want[t * n + j] = x[t * n + j];
+            if (e >= 2 * half) /* passes */
+                continue;
             double other = e < half ? -x[t * n + j + half] : x[t * n + j - half];
             want[t * n + j] = x[t * n + j] * cosine[t * half + pair] + other * sine[t * half + pair];
         }
@@ -33,7 +37,8 @@ static void check_rope(shape s, test_layout layout)
 
 static void rope_forward(void **state)
 {
-    static const shape shapes[] = {{1, 2, 1}, {5, 6, 3}, {7, 34, 5}, {3, 64, 9}, {130, 128, 32}};
+    static const shape shapes[] = {{1, 2, 1, 1},  {5, 6, 3, 3},  {7, 34, 5, 17}, {3, 64, 9, 32},
+                                   {6, 16, 4, 2}, {5, 24, 3, 9}, {9, 80, 7, 16}, {130, 128, 32, 64}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int layout = 0; layout < 2; layout++) {
             check_rope(shapes[i], (test_layout)layout);
@@ -73,6 +78,8 @@ static void rope_refuses(void **state)
     vl_rope_args good = {x->t, c->t, c->t, 2}, bad;
     OK(vl_op_rope(device, &good, &error));
     bad = good, bad.n_heads = 4; /* odd heads */
+    REFUSED(vl_op_rope(device, &bad, &error));
+    bad = good, bad.n_heads = 3; /* three pairs in heads of four columns */
     REFUSED(vl_op_rope(device, &bad, &error));
     bad = good, bad.n_heads = 0;
     REFUSED(vl_op_rope(device, &bad, &error));
