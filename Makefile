@@ -73,8 +73,9 @@ python-test: wheel ## the wheel in a fresh environment: its tests, types, docstr
 format: ## format the sources
 	@tools/check_format.sh --fix
 
-golden: all ## write anew what the command line prints (tests/cli/golden); read the diff before you commit it
+golden: all ## write anew what the command line prints (tests/cli/golden, docs/reference/options.md); read the diff before you commit it
 	@tests/cli/golden.py $(VLENS) . --write tests/cli/golden/*.md
+	@$(VLENS) help --markdown >docs/reference/options.md
 
 lint: configure ## clang-tidy over the whole of the library and the program
 	@tools/check_tidy.sh $(BUILD) --all

@@ -1,5 +1,5 @@
 # What is installed: the program, its plug-ins, the library for other programs (headers, pkg-config, CMake package), the
-# manual page and completions (trainer/cli). Components: runtime, demo, mpi, cuda, development; cmake/VlensPackage.cmake makes
+# manual page and completions (trainer/cli). Components: runtime, examples, mpi, cuda, development; cmake/VlensPackage.cmake makes
 # one Debian package of each.
 include(CMakePackageConfigHelpers)
 
@@ -14,11 +14,19 @@ install(TARGETS vlens_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT 
 install(TARGETS vlens EXPORT vlens
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime NAMELINK_COMPONENT development)
 install(DIRECTORY include/vlens DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT development)
-install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
-install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs COMPONENT development)
+# The README's links lead to files that come with it.
+install(FILES README.md CHANGELOG.md SECURITY.md CONTRIBUTING.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
+install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs COMPONENT runtime PATTERN data EXCLUDE)
 install(DIRECTORY examples/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples COMPONENT development)
-# The demo model and its scenes: what a fresh installation can be tried on.
-install(DIRECTORY data/demo DESTINATION ${CMAKE_INSTALL_DATADIR}/vlens COMPONENT demo)
+# What a fresh installation can be tried on: the demo model, its scenes, and its configuration with the paths of the prefix.
+install(DIRECTORY data/demo DESTINATION ${CMAKE_INSTALL_DATADIR}/vlens COMPONENT examples)
+install(CODE "
+  set(demo \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_DATADIR}/vlens/demo\")
+  file(READ \"${PROJECT_SOURCE_DIR}/configs/demo.yaml\" text)
+  string(REPLACE \"Run from the root of the repository: vlens train configs/demo.yaml\" \"Writes ./out: vlens train \${demo}/demo.yaml\"
+    text \"\${text}\")
+  string(REPLACE \"data/demo\" \"\${demo}\" text \"\${text}\")
+  file(WRITE \"\$ENV{DESTDIR}\${demo}/demo.yaml\" \"\${text}\")" COMPONENT examples)
 # (libvlens_cuda.so: kernels/cuda)
 if(TARGET vlens_mpi)
   install(TARGETS vlens_mpi LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/vlens COMPONENT mpi)

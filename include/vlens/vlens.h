@@ -16,6 +16,7 @@
 
 #include <vlens/cache.h>
 #include <vlens/config.h>
+#include <vlens/conversation.h>
 #include <vlens/device.h>
 #include <vlens/error.h>
 #include <vlens/agree.h>

@@ -52,6 +52,9 @@ PY
 done
 [ "$keys" -ge 40 ] || fail "only $keys keys were found in what init writes"
 
+"$vlens" help --markdown | cmp -s - "$source/docs/reference/options.md" ||
+    fail "docs/reference/options.md is not what vlens help --markdown prints (make golden)"
+
 # bash: what a person gets who presses the key
 complete() { bash -c 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); compopt() { :; }; _vlens; echo "${COMPREPLY[*]}"' "$share/vlens.bash" "$@"; }
 [ "$(complete vlens tra)" = train ] || fail "tra: $(complete vlens tra)"

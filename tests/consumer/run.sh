@@ -66,7 +66,7 @@ tail -1 "$work/prompt.txt" | grep -qE '^state 12  logit "( ?[a-z]+)"  tuned "\1"
 "$prefix/bin/vlens" verify "$work/lens" --against "$work/lens/cache" >/dev/null || die "the installed program"
 
 echo "== manual page and completion"
-[ -f "$prefix/share/man/man1/vlens.1" ] || die "no manual page"
+[ -f "$prefix/share/man/man1/vlens.1.gz" ] || die "no manual page"
 [ -f "$prefix/share/bash-completion/completions/vlens" ] || die "no completion for bash"
 [ -f "$prefix/share/zsh/site-functions/_vlens" ] || die "no completion for zsh"
 echo "consumer: all well"

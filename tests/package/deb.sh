@@ -26,6 +26,9 @@ trap finish EXIT
 mount -t proc proc "$root/proc"
 listing() { (cd "$root" && find usr etc opt lib -xdev -not -path 'usr/share/mime*' -not -name '*.cache' -not -path 'etc/alternatives*' | sort); }
 
+echo "== lintian"
+lintian --fail-on error,warning "$folder"/deb/*.deb || die "lintian"
+
 echo "== install in a clean root"
 # the mirror may be a snapshot, and the clock another
 inside apt-get -o Acquire::Check-Valid-Until=false -o Acquire::Check-Date=false update -qq >"$folder/update.log" 2>&1 || true
@@ -33,16 +36,15 @@ rm -rf "$root/packages" "$root/tmp/demo" && cp -r "$folder/deb" "$root/packages"
 # a run that was cut off left its packages there
 [ ! -e "$root/usr/bin/vlens" ] || inside sh -c 'apt-get purge -y -qq "vlens*"' >/dev/null 2>&1
 [ ! -e "$root/usr/bin/vlens" ] || die "the clean root has a vlens already"
-inside sh -c 'apt-get install -y -qq --no-install-recommends /packages/vlens_*.deb /packages/vlens-demo_*.deb' >"$folder/install.log" 2>&1 ||
+inside sh -c 'apt-get install -y -qq --no-install-recommends /packages/vlens_*.deb /packages/vlens-examples_*.deb' >"$folder/install.log" 2>&1 ||
     { tail -5 "$folder/install.log"; die "apt-get install"; }
 inside vlens --version | head -1
 inside vlens doctor >"$folder/doctor.txt" || { cat "$folder/doctor.txt"; die "vlens doctor"; }
 
 echo "== the demo, from the package's own data"
 mkdir -p "$root/tmp/demo"
-sed -e 's|data/demo/|/usr/share/vlens/demo/|; s|\bdata/demo$|/usr/share/vlens/demo|' -e 's/epochs: 12 .*/epochs: 1/' \
-    -e '/baseline/d; /^eval:/d' "$source/configs/demo.yaml" >"$root/tmp/demo/demo.yaml"
-inside sh -c 'cd /tmp/demo && vlens train demo.yaml --quiet --set data.max_samples=80 && vlens eval demo.yaml --quiet' \
+inside sh -c 'cd /tmp/demo && sed -e "s/epochs: 12 .*/epochs: 1/" -e "/baseline/d; /^eval:/d" /usr/share/vlens/demo/demo.yaml >demo.yaml &&
+    vlens train demo.yaml --quiet --set data.max_samples=80 && vlens eval demo.yaml --quiet --set data.max_samples=80' \
     >"$folder/demo.txt" || { tail -3 "$folder/demo.txt"; die "the demo"; }
 grep -q 'class all-text' "$folder/demo.txt" || die "the demo printed no table"
 # without the plug-in for several processes, a launcher is told so

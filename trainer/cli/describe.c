@@ -1,5 +1,6 @@
 /* The manual page and the completions of bash and zsh, from the tables that parse the command line and the
- * configuration: `vlens help --man | --bash | --zsh`. The build installs what this prints.
+ * configuration: `vlens help --man | --bash | --zsh`, which the build installs. `--markdown` is
+ * docs/reference/options.md.
  *
  * The options of a command are known to that command alone. So each is run with one argument that makes cli_parse
  * hand its table over in the place of parsing. */
@@ -93,6 +94,50 @@ static void man_configuration(void)
         printf(")\n");
         put_troff(o.help);
         printf("\n");
+    }
+}
+
+/* The bits of vl_affects as words. */
+static void put_affects(unsigned bits)
+{
+    static const char *const words[VL_AFFECTS_COUNT] = {"forward", "rows", "split", "fit", "eval", "view", "machine"};
+    const char *comma = "";
+    for (int i = 0; i < VL_AFFECTS_COUNT; i++)
+        if (bits >> i & 1u) {
+            printf("%s%s", comma, words[i]);
+            comma = ", ";
+        }
+}
+
+/* A cell of a table of Markdown. */
+static void put_cell(const char *text)
+{
+    for (const char *c = text; *c; c++)
+        printf(*c == '|' ? "\\|" : "%c", *c);
+}
+
+/* docs/reference/options.md */
+static void print_markdown(void)
+{
+    printf("# Options\n\nEvery key of the configuration. `vlens init` writes a file with all of them, and any key can "
+           "be set on "
+           "the command line\nwith `--set key=value`. Written by `vlens help --markdown`.\n\n"
+           "*Affects* says what a key changes, and so what is compared before something is gone on with or reused: "
+           "`forward`\n"
+           "(the states of a sample), `rows` (which of them a cache holds, and how), `split` (which samples are held "
+           "out), "
+           "`fit`,\n`eval`, `view` (what a page or table shows), `machine` (where and how fast: nothing that is "
+           "compared).\n\n"
+           "| key | type | default | what | affects |\n|---|---|---|---|---|\n");
+    for (int i = 0; i < vl_option_count(); i++) {
+        vl_option_info o = vl_option_get(i);
+        printf("| `%s` | ", o.key);
+        put_cell(o.type);
+        printf(" | %s%s%s | ", *o.initial ? "`" : "", o.initial, *o.initial ? "`" : "");
+        put_cell(o.help);
+        printf(" | ");
+        put_affects(o.affects);
+        printf(" |\n");
     }
 }
 
@@ -267,15 +312,15 @@ int cli_help(int argc, char **argv)
     static const struct {
         const char *name;
         void (*print)(void);
-    } forms[] = {{"--man", print_man}, {"--bash", print_bash}, {"--zsh", print_zsh}};
+    } forms[] = {{"--man", print_man}, {"--bash", print_bash}, {"--zsh", print_zsh}, {"--markdown", print_markdown}};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
         if (argc == 1 && !strcmp(argv[0], forms[i].name)) {
             forms[i].print();
             return cli_print("");
         }
     fprintf(stderr,
-            "vlens help: \"%s\" is no command; expected one, or --man (the manual page), --bash or --zsh (a "
-            "completion)\n",
+            "vlens help: \"%s\" is no command; expected one, or --man (the manual page), --bash or --zsh (completion), "
+            "--markdown (all options)\n",
             argv[0]);
     return EXIT_USAGE;
 }
