@@ -11,6 +11,7 @@
 #include "trainer/base/file.h"
 #include "trainer/base/json.h"
 #include "trainer/base/mem.h"
+#include "trainer/model/family.h"
 
 #define FIXTURES VLENS_SOURCE_DIR "/tests/golden/fixtures"
 
@@ -64,17 +65,23 @@ static void add(found *f, const char *root, const char *file, const char *models
 static int is_golden(const struct dirent *entry)
 {
     size_t n = strlen(entry->d_name);
-    bool family = !strncmp(entry->d_name, "llama-", 6) || !strncmp(entry->d_name, "llava-", 6) ||
-                  !strncmp(entry->d_name, "mllama-", 7);
-    return family && n > 12 && !strcmp(entry->d_name + n - 12, ".safetensors");
+    return entry->d_name[0] != '.' && n > 12 && !strcmp(entry->d_name + n - 12, ".safetensors");
 }
 
-static void add_folder(found *f, const char *root, const char *models)
+/* Of the shared tiny models: other files lie beside them. */
+static int is_tiny_golden(const struct dirent *entry)
+{
+    bool family = !strncmp(entry->d_name, "llama-", 6) || !strncmp(entry->d_name, "llava-", 6) ||
+                  !strncmp(entry->d_name, "mllama-", 7);
+    return family && is_golden(entry);
+}
+
+static void add_folder(found *f, const char *root, const char *models, int (*wanted)(const struct dirent *))
 {
     char folder[GOLDEN_PATH], file[GOLDEN_PATH];
     struct dirent **entries;
     put(folder, "%s/goldens", root);
-    int n = scandir(folder, &entries, is_golden, alphasort);
+    int n = scandir(folder, &entries, wanted, alphasort);
     for (int i = 0; i < n; i++) {
         put(file, "goldens/%s", entries[i]->d_name);
         add(f, root, file, models, NULL);
@@ -85,14 +92,27 @@ static void add_folder(found *f, const char *root, const char *models)
     free(entries);
 }
 
+/* shared/families/NAME, of the families that are known here and read text alone. */
+static void add_families(found *f, const char *shared)
+{
+    char root[GOLDEN_PATH];
+    const vl_family *family;
+    for (size_t i = 0; (family = vl_family_at(i)); i++) {
+        put(root, "%s/families/%s", shared, family->model_type);
+        if (family->text && vl_path_is_directory(root))
+            add_folder(f, root, ".", is_golden);
+    }
+}
+
 size_t golden_find(golden_case **out)
 {
     found f = {0};
     const char *shared = getenv("VLENS_SHARED_DATA"), *real = getenv("VLENS_REAL_DIR");
     char model[GOLDEN_PATH];
-    add_folder(&f, FIXTURES, "models");
+    add_folder(&f, FIXTURES, "models", is_golden);
     if (shared) {
-        add_folder(&f, shared, "tiny");
+        add_folder(&f, shared, "tiny", is_tiny_golden);
+        add_families(&f, shared);
         add(&f, shared, "real/llava-easyvqa-f32__q0.safetensors", "trained", NULL);
         add(&f, shared, "real/mllama-easyvqa-f32__q0.safetensors", "trained", NULL);
         put(model, "%s/real/stories260k", shared);

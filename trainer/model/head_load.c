@@ -79,12 +79,28 @@ static vl_status choose(const vl_weight_view **out, const vl_model *model, const
     return VL_OK;
 }
 
+/* What the readers of a head do not compute yet. */
+static vl_status check(const vl_model *model, vl_error *err)
+{
+    const vl_decoder_spec *spec = &model->spec.decoder;
+    const char *what = spec->logit_softcap > 0                 ? "a soft cap of the logits"
+                       : spec->final_norm_form == VL_FORM_NONE ? "no norm before the unembedding"
+                       : spec->embed_width && spec->embed_width != spec->hidden_size
+                           ? "a projection before the unembedding"
+                           : NULL;
+    if (!what)
+        return VL_OK;
+    return vl_fail(err, VL_EUNSUPPORTED, "%s: a head with %s; supported: an RMS or layer norm and a matrix",
+                   model->path, what);
+}
+
 vl_status vl_head_load(vl_model *model, vl_loader *loader, vl_error *err)
 {
     const vl_decoder_spec *spec = &model->spec.decoder;
     vl_scope text = vl_scope_make(loader, VL_PART_TEXT, "%s", "");
     vl_scope scope = vl_scope_make(loader, VL_PART_HEAD, "%s", "");
     const vl_weight_view *table, *head, *chosen;
+    VL_TRY(check(model, err));
     model->head =
         (vl_head_source){.d_model = spec->hidden_size, .vocab_size = spec->vocab_size, .n_layers = spec->n_layers};
     VL_TRY(load_norm(model, &text, err));

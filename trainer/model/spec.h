@@ -62,6 +62,16 @@ vl_status vl_spec_text_section(vl_decoder_spec *out, const vl_hf_reader *in, con
 vl_status vl_spec_section(vl_hf_section *out, const char **type, const vl_hf_reader *in, const char *key,
                           const char *const *types);
 
+/* Windows (spec_window.c); after vl_spec_finish_text. `usual` is the class's default where "sliding_window" is omitted;
+ * null means none. All layers: */
+vl_status vl_spec_window(vl_decoder_spec *out, const vl_hf_reader *in, int usual);
+/* "layer_types", which wins where it is there. */
+vl_status vl_spec_layer_types(vl_decoder_spec *out, const vl_hf_reader *in, int usual);
+/* Behind "use_sliding_window" and from layer "max_window_layers" on, as Qwen has it; then layer_types. */
+vl_status vl_spec_switched_window(vl_decoder_spec *out, const vl_hf_reader *in);
+/* A soft cap: null means none. */
+vl_status vl_spec_cap(double *out, const vl_hf_reader *in, const char *key);
+
 /* Keys of a vision_config as CLIP has them (spec_vision.c): sizes, heads, eps, activation; sets head_dim, grid,
  * n_patches. *out holds the defaults. vl_spec_tower_sizes leaves heads and eps, whose names differ, to the family. */
 vl_status vl_spec_tower(vl_tower_spec *out, const vl_hf_reader *in);
@@ -72,8 +82,9 @@ vl_status vl_spec_image_token(int32_t *out, const vl_hf_reader *in);
 vl_status vl_spec_outer_tie(vl_decoder_spec *out, const vl_hf_reader *in);
 
 /* The table of positions: rope_scaling, rope_parameters, rope_theta, partial_rotary_factor in all their spellings
- * (docs/MODELS.md). *out holds theta's default; `partial` is the share of a head that turns where nothing is said.
- * Needs head_dim and max_position of `text`. A key that is not known is refused, never ignored. */
+ * (docs/MODELS.md). *out holds theta's default, and longrope's trained length where the class has one; `partial` is the
+ * share of a head that turns where nothing is said. Needs head_dim and max_position of `text`. A key that is not known
+ * is refused, never ignored. */
 vl_status vl_spec_rope(vl_rope_spec *out, const vl_decoder_spec *text, const vl_hf_reader *in, double partial);
 /* The same from one object that holds everything (one entry of a nested rope_parameters). */
 vl_status vl_spec_rope_object(vl_rope_spec *out, const vl_decoder_spec *text, const vl_hf_reader *in, double partial);

@@ -177,7 +177,8 @@ static vl_status read_scaling(vl_rope_spec *out, const vl_decoder_spec *text, co
     VL_TRY(read_sections(out, in));
     if (out->kind == VL_ROPE_DEFAULT)
         return VL_OK;
-    out->original_max_position = text->max_position;
+    if (out->original_max_position == 0 || out->kind != VL_ROPE_LONGROPE)
+        out->original_max_position = text->max_position;
     if (out->kind == VL_ROPE_LONGROPE)
         return read_longrope(out, in, around, text->max_position);
     VL_TRY(require(in, "factor"));
@@ -202,6 +203,7 @@ static vl_status set_columns(vl_rope_spec *out, const vl_decoder_spec *text, con
 static void set_defaults(vl_rope_spec *out)
 {
     *out = (vl_rope_spec){.theta = out->theta,
+                          .original_max_position = out->original_max_position,
                           .factor = 1,
                           .low_freq_factor = 1,
                           .high_freq_factor = 1,
