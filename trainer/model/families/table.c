@@ -7,7 +7,8 @@
 #define FAMILIES(ROW) \
     ROW(llama)        \
     ROW(llava)        \
-    ROW(mllama)
+    ROW(mllama)       \
+    ROW(qwen2)
 /* clang-format on */
 
 #define DECLARE(name) extern const vl_family vl_family_##name;
