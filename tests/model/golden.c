@@ -62,10 +62,12 @@ static void add(found *f, const char *root, const char *file, const char *models
     f->cases[f->n++] = c;
 }
 
+/* "270m": weights of a downloaded model, which are made where they are wanted (VLENS_REAL_DIR). */
 static int is_golden(const struct dirent *entry)
 {
     size_t n = strlen(entry->d_name);
-    return entry->d_name[0] != '.' && n > 12 && !strcmp(entry->d_name + n - 12, ".safetensors");
+    return entry->d_name[0] != '.' && strncmp(entry->d_name, "270m", 4) != 0 && n > 12 &&
+           !strcmp(entry->d_name + n - 12, ".safetensors");
 }
 
 /* Of the shared tiny models: other files lie beside them. */

@@ -8,7 +8,16 @@
     ROW(llama)        \
     ROW(llava)        \
     ROW(mllama)       \
-    ROW(qwen2)
+    ROW(qwen2)        \
+    ROW(qwen3)        \
+    ROW(mistral)      \
+    ROW(gemma2)       \
+    ROW(gemma3_text)  \
+    ROW(gpt2)         \
+    ROW(gpt_neox)     \
+    ROW(olmo2)        \
+    ROW(phi3)         \
+    ROW(opt)
 /* clang-format on */
 
 #define DECLARE(name) extern const vl_family vl_family_##name;
