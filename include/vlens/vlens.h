@@ -28,6 +28,7 @@
 #include <vlens/hub.h>
 #include <vlens/lens.h>
 #include <vlens/memory.h>
+#include <vlens/metric.h>
 #include <vlens/model.h>
 #include <vlens/progress.h>
 #include <vlens/serve.h>
