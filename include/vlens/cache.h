@@ -20,7 +20,8 @@ extern "C" {
 typedef struct vl_cache_plan {
     int64_t n_samples, n_heldout; /* samples in all, and held out */
     int64_t n_images, n_heldout_images;
-    int64_t n_forward_tokens;         /* rows that the model runs */
+    int64_t n_run_samples;            /* samples that the model runs: those that no shard holds yet */
+    int64_t n_forward_tokens;         /* rows that it runs for them */
     int64_t n_tokens[VL_CLASS_COUNT]; /* rows that are kept, by class */
     int64_t n_bytes;                  /* on disk, states only */
     double seconds;                   /* estimated from the first batch (dry run: one measured batch), or taken */
@@ -83,9 +84,16 @@ typedef struct vl_cache_tokens {
     const uint64_t *visible;                                 /* [N] or NULL */
 } vl_cache_tokens;
 VL_API const vl_cache_tokens *vl_cache_get_tokens(const vl_cache *cache);
+/* What a sample is for. */
+typedef enum vl_sample_side {
+    VL_SAMPLE_TRAIN = 0,
+    VL_SAMPLE_HELDOUT,
+    VL_SAMPLE_LEFT_OUT /* beyond data.max_samples */
+} vl_sample_side;
 typedef struct vl_cache_samples {
     const int64_t *id;               /* [S] */
-    const uint8_t *heldout;          /* [S] 1: held out */
+    const uint8_t *heldout;          /* [S] vl_sample_side, as vl_cache_split chose; before that all are trained on */
+    const char *const *key;          /* [S] sha256 of the content; or NULL */
     const char *const *prompt;       /* [S] */
     const char *const *answer;       /* [S] or NULL */
     const char *const *image_path;   /* [n_images] */
@@ -93,6 +101,9 @@ typedef struct vl_cache_samples {
     const int32_t *image_sample;     /* [n_images] the sample's number, as in /images/sample */
 } vl_cache_samples;
 VL_API const vl_cache_samples *vl_cache_get_samples(const vl_cache *cache);
+/* Chooses the split: data.heldout, data.seed and data.max_samples of a configuration. A cache whose file has a split of
+ * its own keeps it. Fitting and evaluating do this themselves. Errors: VL_ENOMEM. */
+VL_API vl_status vl_cache_split(vl_cache *cache, const vl_config *config, vl_error *err);
 /* Text of token `id` where the cache holds a vocabulary; NULL otherwise. */
 VL_API const char *vl_cache_piece(const vl_cache *cache, int32_t id);
 

@@ -43,7 +43,7 @@ typedef struct vl_config {
         int64_t max_tokens;        /* window length of text; longest sequence of samples (0: no limit) */
         int64_t max_samples;       /* 0: all */
         double heldout;            /* share of the samples held out, 0..1 */
-        int64_t seed;              /* of the split and of the choice of positions */
+        int64_t seed;              /* of the split */
         vl_template chat_template; /* data.template */
         bool exif;
         int64_t max_pixels; /* of a picture: larger ones are refused */
@@ -54,6 +54,7 @@ typedef struct vl_config {
         vl_cache_dtype dtype;              /* auto: bf16 */
         int64_t max_bytes;                 /* hard bound, 0: none */
         int64_t positions[VL_CLASS_COUNT]; /* how many of each class to keep per sample; VL_ALL */
+        int64_t seed;                      /* of the positions that are chosen at random */
         int64_t shard_tokens;              /* rows per shard */
         int64_t batch_tokens;              /* rows that share one pass over the weights */
     } cache;

@@ -119,7 +119,7 @@ static vl_cache *open_cache(const session *s)
 {
     vl_error err = VL_ERROR_INIT;
     vl_cache *cache;
-    if (vl_cache_open(&cache, s->config->cache.dir, &err) != VL_OK)
+    if (vl_cache_open(&cache, s->config->cache.dir, &err) != VL_OK || vl_cache_split(cache, s->config, &err) != VL_OK)
         fail_msg("%s", err.message);
     return cache;
 }
@@ -298,10 +298,12 @@ static void test_settings(void **state)
     char path[TEMP_PATH_SIZE];
     static const struct {
         const char *key, *other, *back;
-    } cases[] = {
-        {"cache.positions.image", "6", "5"}, {"data.heldout", "0.2", "0.3"},     {"data.seed", "1", "42"},
-        {"cache.dtype", "float32", "auto"},  {"data.exif", "false", "true"},     {"data.max_samples", "3", "0"},
-        {"data.max_tokens", "500", "0"},     {"cache.shard_tokens", "41", "40"}, {"cache.batch_tokens", "70", "50"}};
+    } cases[] = {{"cache.positions.image", "6", "5"}, {"cache.seed", "1", "42"},
+                 {"cache.dtype", "float32", "auto"},  {"data.exif", "false", "true"},
+                 {"data.max_tokens", "500", "0"},     {"cache.batch_tokens", "70", "50"}};
+    /* The split is chosen where a lens is fitted, and where shards end is no one's concern. */
+    static const char *const free_keys[] = {"data.heldout=0.2", "data.seed=1", "cache.shard_tokens=41",
+                                            "data.max_samples=3"};
     assert_int_equal(session_open(&s, LLAVA), VL_OK);
     set_samples(&s, *state, SAMPLES);
     must_build(&s, &first);
@@ -320,10 +322,17 @@ static void test_settings(void **state)
     assert_int_equal(plan.n_heldout, first.n_heldout);
     assert_int_equal(plan.n_images, first.n_images);
     assert_int_equal(plan.n_heldout_images, first.n_heldout_images);
-    /* Other contents of the same file. */
+    for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++) {
+        set(&s, "%s", free_keys[i]);
+        must_build(&s, &plan);
+        assert_int_equal(plan.n_run_samples, 0);
+    }
+    assert_int_equal(plan.n_samples, 3);
+    /* Other contents of the same file: what is new runs. */
     temp_text(*state, "samples.jsonl", "{\"prompt\": \"x\"}\n");
-    assert_int_equal(build(&s, &plan, false, false), VL_EMISMATCH);
-    assert_non_null(strstr(s.err.message, "data.samples"));
+    must_build(&s, &plan);
+    assert_int_equal(plan.n_run_samples, 1);
+    assert_int_equal(plan.n_samples, 1);
     /* --fresh replaces what vlens wrote and nothing else. */
     temp_text(s.config->cache.dir, "shard-notes.h5", "mine");
     temp_text(s.config->cache.dir, "shard-00001.h5.bak", "mine");

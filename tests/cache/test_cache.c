@@ -193,7 +193,7 @@ static vl_status write_spoiled(const char *folder, const spoil *what, vl_error *
     for (int i = 0; i < 2; i++)
         VL_TRY(vl_shard_states(writer, i, 0, what->rows, zeros, err));
     VL_TRY(vl_rows_reserve(&tables.rows, 2, true, err));
-    VL_TRY(vl_samples_reserve(&tables.samples, 1, false, err));
+    VL_TRY(vl_samples_reserve(&tables.samples, 1, VL_COLUMN_SPLIT, err));
     tables.rows.n = 2;
     tables.samples.n = 1;
     tables.samples.id[0] = 3;
@@ -209,7 +209,7 @@ static vl_status write_spoiled(const char *folder, const spoil *what, vl_error *
     if (status != VL_OK)
         return status;
     VL_TRY(vl_shard_finish(writer, err));
-    vl_index_spec index = {folder, &meta, 1, &head, NULL};
+    vl_index_spec index = {folder, &meta, 1, &head, NULL, NULL};
     return vl_index_write(&index, err);
 }
 

@@ -113,7 +113,7 @@ static vl_status fill_tables(vl_tables *t, world *w, int64_t s, vl_error *err)
     int64_t n = w->rows_per_sample, n_image = n / 3;
     char text[48];
     VL_TRY(vl_rows_reserve(&t->rows, n, false, err));
-    VL_TRY(vl_samples_reserve(&t->samples, 1, true, err));
+    VL_TRY(vl_samples_reserve(&t->samples, 1, VL_COLUMN_ASKED | VL_COLUMN_SPLIT, err));
     VL_TRY(vl_images_reserve(&t->images, 1, err));
     for (int64_t r = 0; r < n; r++) {
         bool image = r < n_image;
@@ -211,7 +211,7 @@ static vl_status write_all(const char *dir, world *w, vl_error *err)
     vl_head_fingerprint(meta.fingerprint, &head);
     VL_TRY(vl_make_directories(dir, err));
     VL_TRY(write_shards(&n_shards, dir, w, &meta, err));
-    vl_index_spec index = {dir, &meta, n_shards, &head, (const char *const *)w->pieces};
+    vl_index_spec index = {dir, &meta, n_shards, &head, (const char *const *)w->pieces, NULL};
     return vl_index_write(&index, err);
 }
 

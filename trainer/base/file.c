@@ -324,6 +324,11 @@ vl_status vl_make_directories(const char *path, vl_error *err)
     return status;
 }
 
+int64_t vl_mtime(const struct stat *info)
+{
+    return (int64_t)info->st_mtim.tv_sec * 1000000000 + (int64_t)info->st_mtim.tv_nsec;
+}
+
 double vl_clock(void)
 {
     struct timespec now;

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "trainer/base/status.h"
 
@@ -61,6 +62,9 @@ bool vl_path_exists(const char *path);
 bool vl_path_is_directory(const char *path);
 /* mkdir -p. */
 vl_status vl_make_directories(const char *path, vl_error *err);
+
+/* When a file was last written, in nanoseconds since 1970. */
+int64_t vl_mtime(const struct stat *info);
 
 /* Seconds of a clock that never goes back. */
 double vl_clock(void);

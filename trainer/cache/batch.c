@@ -127,8 +127,8 @@ static vl_status add_entry(vl_batch *batch, int64_t index, vl_error *err)
     e->rows = vl_alloc((size_t)e->sequence->n_tokens, sizeof *e->rows);
     if (!e->rows)
         return vl_fail_nomem(err, "batch");
-    VL_TRY(vl_positions_choose(e->rows, &e->n_rows, e->sequence, job->config->cache.positions, job->config->data.seed,
-                               sample->number, err));
+    VL_TRY(vl_positions_choose(e->rows, &e->n_rows, e->sequence, job->config->cache.positions, job->config->cache.seed,
+                               job->keys[index], err));
     batch->n_tokens += e->sequence->n_tokens;
     batch->n_rows += e->n_rows;
     return VL_OK;
@@ -139,9 +139,10 @@ vl_status vl_batch_collect(vl_batch *batch, int64_t *next, int64_t end, vl_error
     vl_cache_job *job = batch->job;
     const vl_config *config = job->config;
     while (*next < end && batch->n_tokens < config->cache.batch_tokens) {
-        vl_status status = add_entry(batch, *next, err);
+        int64_t sample = job->missing[*next];
+        vl_status status = add_entry(batch, sample, err);
         if (status != VL_OK)
-            return vl_sample_prefix(err, status, &job->samples, &job->samples.items[*next]);
+            return vl_sample_prefix(err, status, &job->samples, &job->samples.items[sample]);
         (*next)++;
         VL_TRY(vl_job_progress(job, "cache", "tokens", job->done, job->total, err));
     }
@@ -302,14 +303,17 @@ static void fill_rows(vl_rows *out, const entry *e, int32_t number, int32_t firs
     }
 }
 
-static vl_status fill_images(vl_image_table *out, const vl_sequence *s, int32_t number, vl_error *err)
+static vl_status fill_images(vl_image_table *out, const vl_sequence *s, const vl_cache_job *job, int64_t sample,
+                             vl_error *err)
 {
     VL_TRY(vl_images_reserve(out, s->n_images, err));
     for (int k = 0; k < s->n_images; k++) {
         int64_t to = out->n++;
         out->path[to] = vl_strdup(s->images[k].path);
         out->sha256[to] = vl_strdup(s->images[k].sha256);
-        out->sample[to] = number;
+        out->sample[to] = (int32_t)job->samples.items[sample].number;
+        out->bytes[to] = job->image_bytes[job->first_image[sample] + k];
+        out->mtime[to] = job->image_mtime[job->first_image[sample] + k];
         out->width[to] = s->images[k].width;
         out->height[to] = s->images[k].height;
         if (!out->path[to] || !out->sha256[to])
@@ -322,17 +326,19 @@ static vl_status fill_entry(vl_tables *out, const vl_cache_job *job, const entry
 {
     const vl_sample *sample = &job->samples.items[e->sample];
     vl_sample_table *samples = &out->samples;
-    VL_TRY(vl_samples_reserve(samples, 1, job->has_answers, err));
+    VL_TRY(vl_samples_reserve(samples, 1, VL_COLUMN_KEY | (job->has_answers ? VL_COLUMN_ASKED : 0), err));
     VL_TRY(vl_rows_reserve(&out->rows, e->n_rows, e->sequence->visible != NULL, err));
     fill_rows(&out->rows, e, (int32_t)sample->number, (int32_t)out->images.n, job->info->vocab_size);
-    VL_TRY(fill_images(&out->images, e->sequence, (int32_t)sample->number, err));
+    VL_TRY(fill_images(&out->images, e->sequence, job, e->sample, err));
     int64_t to = samples->n++;
     samples->id[to] = sample->number;
-    samples->heldout[to] = job->heldout[e->sample];
+    samples->key[to] = vl_strdup(job->keys[e->sample]);
     samples->prompt[to] = vl_strdup(sample->prompt);
     if (sample->answer)
         samples->answer[to] = vl_strdup(sample->answer);
-    return samples->prompt[to] && (!sample->answer || samples->answer[to]) ? VL_OK : vl_fail_nomem(err, "tables");
+    return samples->key[to] && samples->prompt[to] && (!sample->answer || samples->answer[to])
+               ? VL_OK
+               : vl_fail_nomem(err, "tables");
 }
 
 /* The picture that is decoded must be the one that the split was decided with. */

@@ -1,6 +1,7 @@
 /* check.c - whether a configuration speaks of the cache at hand: what eval, fidelity and others ask before they read.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "trainer/base/mem.h"
@@ -23,8 +24,10 @@ static vl_status check_keys(const vl_cache *cache, const vl_config *config, unsi
 {
     char *wanted;
     vl_settings_difference d;
-    unsigned affects = VL_AFFECTS_FORWARD | VL_AFFECTS_ROWS | VL_AFFECTS_SPLIT | VL_SETTINGS_BUT(own);
+    unsigned affects = VL_AFFECTS_FORWARD | VL_AFFECTS_ROWS | VL_SETTINGS_BUT(own);
     vl_config resolved = *config;
+    if (cache->meta.version == 1) /* its split is in it */
+        affects |= VL_AFFECTS_SPLIT;
     if (resolved.cache.dtype == VL_CACHE_AUTO)
         resolved.cache.dtype = VL_CACHE_BF16;
     VL_TRY(vl_settings_make(&wanted, &resolved, affects, NULL, 0, err));
@@ -79,6 +82,19 @@ vl_status vl_cache_check_model(const vl_cache *cache, vl_model *model, vl_error 
     return vl_model_compare(whose, cache->meta.model_digest, cache->meta.manifest, digest, manifest, err);
 }
 
+/* A cache of the first N lines cannot stand for more of them. */
+static vl_status check_count(const vl_cache *cache, const vl_config *config, vl_error *err)
+{
+    char *text = vl_settings_find(cache->meta.settings, "data.max_samples"), now[24];
+    long long had = text ? strtoll(text, NULL, 10) : 0, wants = config->data.max_samples;
+    vl_status status = VL_OK;
+    snprintf(now, sizeof now, "%lld", wants);
+    if (cache->meta.version > 1 && had > 0 && cache->info.n_samples >= had && (wants == 0 || wants > had))
+        status = differs(cache, "data.max_samples", text, now, err);
+    vl_free(text);
+    return status;
+}
+
 vl_status vl_cache_check_config(const vl_cache *cache, const vl_config *config, const vl_hub_paths *hub, unsigned own,
                                 vl_error *err)
 {
@@ -86,5 +102,6 @@ vl_status vl_cache_check_config(const vl_cache *cache, const vl_config *config, 
         return VL_OK;
     VL_TRY(check_model(cache, config, hub, err));
     VL_TRY(check_data(cache, config, err));
+    VL_TRY(check_count(cache, config, err));
     return check_keys(cache, config, own, err);
 }

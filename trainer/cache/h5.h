@@ -128,7 +128,9 @@ vl_status vl_h5_states_read(void *out, const vl_h5_dataset *dataset, int64_t sta
 
 typedef struct vl_h5_part {
     const char *file; /* relative to the folder of the virtual dataset's file */
-    int64_t n;        /* rows */
+    int64_t n;        /* rows, */
+    int64_t first;    /* from this one on, */
+    int64_t total;    /* of so many */
 } vl_h5_part;
 /* Creates a virtual /states that presents the parts one after the other. */
 vl_status vl_h5_states_virtual(vl_h5 file, const vl_h5_states *states, const vl_h5_part *parts, int64_t n_parts,

@@ -73,8 +73,10 @@ vl_status vl_h5_states_virtual(vl_h5 file, const vl_h5_states *states, const vl_
         hsize_t count[3] = {size[0], (hsize_t)parts[i].n, size[2]};
         if (parts[i].n == 0)
             continue;
-        hid_t source = H5Screate_simple(3, count, NULL);
-        fine = H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
+        hsize_t whole[3] = {size[0], (hsize_t)parts[i].total, size[2]}, from[3] = {0, (hsize_t)parts[i].first, 0};
+        hid_t source = H5Screate_simple(3, whole, NULL);
+        fine = H5Sselect_hyperslab(source, H5S_SELECT_SET, from, NULL, count, NULL) >= 0 &&
+               H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
                H5Pset_virtual(plist, space, parts[i].file, "/states", source) >= 0;
         H5Sclose(source);
         start[1] += count[1];

@@ -9,6 +9,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/base/sha256.h"
 #include "trainer/base/version.h"
+#include "trainer/cache/open.h"
 #include "trainer/config/settings.h"
 #include "trainer/model/digest.h"
 
@@ -17,20 +18,29 @@ static vl_cache_dtype dtype_choice(vl_dtype dtype)
     return dtype == VL_F16 ? VL_CACHE_F16 : dtype == VL_F32 ? VL_CACHE_F32 : VL_CACHE_BF16;
 }
 
-static vl_status make_settings(vl_cache_job *job, vl_error *err)
+/* The files that the samples come from: where they are as they were, so is the list of samples. */
+static vl_status make_data_settings(vl_cache_job *job, vl_error *err)
 {
     const vl_config *config = job->config;
-    char hash[VL_SHA256_HEX + 8] = "sha256:";
+    char hash[VL_SHA256_HEX + 8] = "sha256:", most[24];
     bool text = config->data.text && config->data.text[0];
     const char *path = text ? config->data.text : config->data.samples;
     if (!path || !path[0])
         return vl_fail(err, VL_EINVAL, "data.samples (a JSONL file) or data.text (a corpus) is missing");
     VL_TRY(vl_sha256_file(path, hash + 7, err));
-    const vl_fact facts[] = {{"fingerprint", job->meta.fingerprint}, {text ? "data.text" : "data.samples", hash}};
-    vl_config resolved = *config; /* auto and what it means are the same cache */
+    snprintf(most, sizeof most, "%lld", (long long)config->data.max_samples);
+    const vl_fact facts[] = {{text ? "data.text" : "data.samples", hash},
+                             {"data.images", config->data.images ? config->data.images : ""},
+                             {"data.max_samples", most}};
+    return vl_settings_make(&job->data_settings, config, 0, facts, 3, err);
+}
+
+static vl_status make_settings(vl_cache_job *job, vl_error *err)
+{
+    vl_config resolved = *job->config; /* auto and what it means are the same cache */
     resolved.cache.dtype = dtype_choice(job->meta.dtype);
-    return vl_settings_make(&job->meta.settings, &resolved, VL_AFFECTS_FORWARD | VL_AFFECTS_ROWS | VL_AFFECTS_SPLIT,
-                            facts, 2, err);
+    VL_TRY(make_data_settings(job, err));
+    return vl_settings_make(&job->meta.settings, &resolved, VL_AFFECTS_FORWARD | VL_AFFECTS_ROWS, NULL, 0, err);
 }
 
 vl_status vl_job_check_settings(const vl_cache_job *job, const char *path, const char *stored, vl_error *err)
@@ -89,6 +99,29 @@ done:
     return status;
 }
 
+vl_status vl_job_check_first_version(const vl_cache_job *job, const vl_cache *cache, vl_error *err)
+{
+    char *wanted;
+    vl_settings_difference d;
+    VL_TRY(vl_settings_make(&wanted, job->config, VL_AFFECTS_SPLIT, NULL, 0, err));
+    vl_status status = vl_settings_compare(&d, cache->meta.settings, wanted, err);
+    vl_free(wanted);
+    if (status == VL_OK && !d.key[0]) { /* the samples; there was no fact of the folder of pictures */
+        char *then = vl_settings_find(cache->meta.settings, "data.samples");
+        char *now = vl_settings_find(job->data_settings, "data.samples");
+        if (then && now && strcmp(then, now) != 0)
+            d = (vl_settings_difference){"data.samples", "other contents", "the file as it is"};
+        vl_free(then);
+        vl_free(now);
+    }
+    if (status != VL_OK || !d.key[0])
+        return status;
+    return vl_fail(err, VL_EMISMATCH,
+                   "%s: this cache of an earlier version was made with %s: \"%s\", the configuration says \"%s\"; "
+                   "--fresh rebuilds it",
+                   cache->index_path, d.key, d.then, d.now);
+}
+
 vl_status vl_job_identify(vl_cache_job *job, vl_error *err)
 {
     const char *digest, *manifest;
@@ -119,6 +152,14 @@ void vl_job_close(vl_cache_job *job)
 {
     vl_meta_clear(&job->meta);
     vl_samples_clear(&job->samples);
+    vl_store_clear(&job->store);
+    vl_tables_clear(&(vl_tables){.images = job->indexed_images});
+    vl_free(job->data_settings);
+    vl_free(job->image_bytes);
+    vl_free(job->image_mtime);
+    vl_free(job->keys);
+    vl_free(job->places);
+    vl_free(job->missing);
     vl_free(job->directory);
     vl_free(job->hashes);
     vl_free(job->image_hash);

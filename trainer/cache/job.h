@@ -7,6 +7,7 @@
 #include "trainer/base/team.h"
 #include "trainer/cache/meta.h"
 #include "trainer/cache/queue.h"
+#include "trainer/cache/store.h"
 #include "trainer/data/samples.h"
 #include "trainer/model/head.h"
 
@@ -20,19 +21,28 @@ typedef struct vl_cache_job {
     vl_head_source head; /* points into the model */
     vl_sample_list samples;
     bool has_answers;
+    char *data_settings; /* beside meta.settings: what the samples are made from (facts of the index alone) */
     /* Filled by vl_job_split. */
-    char (*hashes)[65];      /* [distinct image paths] */
-    const char **image_hash; /* [images of all samples, in order] */
-    int64_t *first_image;    /* [S] of a sample in image_hash */
-    int64_t n_images;        /* distinct by hash */
+    char (*hashes)[65];                 /* [distinct image paths] */
+    const char **image_hash;            /* [images of all samples, in order] */
+    int64_t *image_bytes, *image_mtime; /* [images of all samples] of the files */
+    int64_t *first_image;               /* [S] of a sample in image_hash */
+    char (*keys)[65];                   /* [S] data/key.h */
+    vl_image_table indexed_images;      /* of the index that lies there: hashes that need not be computed again */
+    int64_t n_images;                   /* distinct by hash */
     int64_t n_heldout_images;
     uint8_t *heldout; /* [S] */
-    /* Filled by vl_job_count. */
+    /* Filled by vl_job_open_store and vl_job_match. */
+    vl_store store;          /* the whole shards of the folder */
+    vl_sample_place *places; /* [S] where a sample lies; shard -1: nowhere */
+    int64_t *missing;        /* [n_missing] samples that lie nowhere, in order */
+    int64_t n_missing;
+    /* Filled by vl_job_count, of the samples that are missing. */
     int64_t *n_forward;                   /* [S] rows that run; tokens to be generated are counted in full */
     int64_t (*available)[VL_CLASS_COUNT]; /* [S] rows that could be kept, by class */
-    int64_t n_rows;                       /* kept, of all samples */
+    int64_t n_rows;                       /* kept, of all of them */
     int64_t chunk_rows;
-    struct vl_shard_range *shards; /* [n_shards] */
+    struct vl_shard_range *shards; /* [n_shards] to be made */
     int64_t n_shards;
     const vl_team *team;
     /* For progress. */
@@ -47,21 +57,25 @@ void vl_job_close(vl_cache_job *job);
 /* VL_EMISMATCH that names `path` and the first key that `stored` (the settings of a cache file; NULL: it has none) has
  * otherwise. */
 vl_status vl_job_check_settings(const vl_cache_job *job, const char *path, const char *stored, vl_error *err);
+/* The same for an index of version 1, which has its data and its split in it. */
+struct vl_cache;
+vl_status vl_job_check_first_version(const vl_cache_job *job, const struct vl_cache *cache, vl_error *err);
 /* The model's digest, manifest and rules into job->meta. It is hashed in the background from vl_job_open on. */
 vl_status vl_job_identify(vl_cache_job *job, vl_error *err);
 /* VL_EMISMATCH that names `path` and the first tensor or key in which the model of a cache file differs. */
 vl_status vl_job_check_model(vl_cache_job *job, const char *path, const vl_cache_meta *meta, vl_error *err);
 /* Reads the samples. */
 vl_status vl_job_read(vl_cache_job *job, vl_error *err);
-/* Hashes the images and decides which samples are held out. */
+/* Hashes the images, those whose size and time are as a shard or the index remembers excepted, makes the keys, and
+ * decides which samples are held out. */
 vl_status vl_job_split(vl_cache_job *job, vl_error *err);
-/* Counts the rows of every sample from its text: no picture is decoded. */
+/* Counts the rows of every missing sample from its text: no picture is decoded. */
 vl_status vl_job_count(vl_cache_job *job, vl_error *err);
 void vl_job_plan(vl_cache_plan *out, const vl_cache_job *job);
 /* Rows of a sample that are kept. */
 int64_t vl_job_kept(const vl_cache_job *job, int64_t sample, const int64_t limits[VL_CLASS_COUNT]);
-/* cache.max_bytes, and room on the disk for what is still to be written from sample `first` on. */
-vl_status vl_job_check_space(const vl_cache_job *job, int64_t first, vl_error *err);
+/* cache.max_bytes, and room on the disk for what is still to be written. */
+vl_status vl_job_check_space(const vl_cache_job *job, vl_error *err);
 
 void vl_job_message(const vl_cache_job *job, bool is_warning, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -89,27 +103,27 @@ vl_status vl_job_folder_is_ours(bool *ours, const vl_cache_job *job, vl_error *e
 
 /* ---- shards (shards.c) ------------------------------------------------------------------------------------- */
 
+/* Looks which shards of the folder are whole. One of another cache is VL_EMISMATCH. */
+vl_status vl_job_open_store(vl_cache_job *job, vl_error *err);
+/* Looks which samples they hold. */
+vl_status vl_job_match(vl_cache_job *job, vl_error *err);
+
 /* Where a shard ends follows from the counts before the run, so that it depends neither on what earlier shards came
  * to hold nor on who makes them. */
 typedef struct vl_shard_range {
-    int64_t first, n; /* samples, as indices into job->samples */
-    int64_t rows;     /* that a whole one holds */
-    bool whole;       /* lies on the disk */
-    int maker;        /* the member that makes it: they take the missing ones in turn; -1 for whole ones */
+    int64_t first, n; /* in job->missing */
+    int64_t number;   /* in its name */
+    int maker;        /* the member that makes it: they take them in turn */
 } vl_shard_range;
-/* Fills job->shards. */
+/* Cuts the missing samples into shards. */
 vl_status vl_job_cut(vl_cache_job *job, vl_error *err);
-/* Looks which shards are whole, and shares out the others. One of another cache is VL_EMISMATCH. */
-vl_status vl_job_find_shards(vl_cache_job *job, vl_error *err);
-/* The first sample that no whole shard holds; the number of samples where all are. */
-int64_t vl_job_first_missing(const vl_cache_job *job);
 
 /* ---- the forward pass (batch.c) ---------------------------------------------------------------------------- */
 
 typedef struct vl_batch vl_batch;
 vl_status vl_batch_new(vl_batch **out, vl_cache_job *job, vl_error *err);
 void vl_batch_free(vl_batch *batch);
-/* Encodes samples from *next on, below `end`, until the batch is large enough. */
+/* Encodes samples job->missing[*next] and on, below `end`, until the batch is large enough. */
 vl_status vl_batch_collect(vl_batch *batch, int64_t *next, int64_t end, vl_error *err);
 /* Rows that the batch runs, and keeps. */
 int64_t vl_batch_tokens(const vl_batch *batch);

@@ -1,10 +1,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "trainer/base/mem.h"
 #include "trainer/base/sha256.h"
+#include "trainer/base/file.h"
 #include "trainer/cache/job.h"
+#include "trainer/data/key.h"
 #include "trainer/data/split.h"
 
 /* One image of one sample; sorted by path so that each file is read once. */
@@ -20,19 +23,83 @@ static int by_path(const void *a, const void *b)
     return order ? order : (x->slot > y->slot) - (x->slot < y->slot);
 }
 
+/* A picture whose hash is known from before; sorted by path. */
+typedef struct known {
+    const char *path, *sha256;
+    int64_t bytes, mtime;
+} known;
+
+static int by_known_path(const void *a, const void *b)
+{
+    return strcmp(((const known *)a)->path, ((const known *)b)->path);
+}
+
+static int64_t list_known(known *out, const vl_image_table *images)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; images->mtime && i < images->n; i++, n++)
+        if (out)
+            out[n] = (known){images->path[i], images->sha256[i], images->bytes[i], images->mtime[i]};
+    return n;
+}
+
+/* Those of the shards, and (the latest word on times) of the index. */
+static vl_status find_known(known **out, int64_t *n, const vl_cache_job *job, vl_error *err)
+{
+    int64_t most = list_known(NULL, &job->indexed_images), at = 0;
+    for (int64_t i = 0; i < job->store.n; i++)
+        most += list_known(NULL, &job->store.shards[i].summary.tables.images);
+    *out = vl_alloc((size_t)most + 1, sizeof **out);
+    if (!*out)
+        return vl_fail_nomem(err, "image hashes");
+    at += list_known(*out, &job->indexed_images);
+    for (int64_t i = 0; i < job->store.n; i++)
+        at += list_known(*out + at, &job->store.shards[i].summary.tables.images);
+    *n = at;
+    qsort(*out, (size_t)at, sizeof **out, by_known_path);
+    return VL_OK;
+}
+
+/* The hash of a file: remembered where its size and time are, computed where they are not. */
+static vl_status hash_file(char hex[65], const struct stat *info, const char *path, const known *list, int64_t n,
+                           vl_error *err)
+{
+    known key = {.path = path};
+    const known *found = bsearch(&key, list, (size_t)n, sizeof *list, by_known_path);
+    int64_t mtime = vl_mtime(info);
+    while (found && found > list && strcmp(found[-1].path, path) == 0)
+        found--;
+    for (; found && found < list + n && strcmp(found->path, path) == 0; found++)
+        if (found->bytes == (int64_t)info->st_size && found->mtime == mtime) {
+            snprintf(hex, 65, "%s", found->sha256);
+            return VL_OK;
+        }
+    return vl_sha256_file(path, hex, err);
+}
+
 static vl_status hash_files(vl_cache_job *job, const use *uses, int64_t n, vl_error *err)
 {
-    int64_t files = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (i == 0 || strcmp(uses[i].path, uses[i - 1].path) != 0) {
-            vl_status status = vl_sha256_file(uses[i].path, job->hashes[files++], err);
-            if (status != VL_OK)
-                return vl_sample_prefix(err, status, &job->samples, &job->samples.items[uses[i].sample]);
+    int64_t files = 0, n_known = 0;
+    known *list = NULL;
+    struct stat info = {0};
+    vl_status status = find_known(&list, &n_known, job, err);
+    for (int64_t i = 0; i < n && status == VL_OK; i++) {
+        const char *path = uses[i].path;
+        if (i == 0 || strcmp(path, uses[i - 1].path) != 0) {
+            status = stat(path, &info) == 0 ? hash_file(job->hashes[files++], &info, path, list, n_known, err)
+                                            : vl_fail_errno(err, VL_EIO, "%s: cannot open", path);
+            if (status != VL_OK) {
+                vl_sample_prefix(err, status, &job->samples, &job->samples.items[uses[i].sample]);
+                break;
+            }
         }
         job->image_hash[uses[i].slot] = job->hashes[files - 1];
-        VL_TRY(vl_job_progress(job, "images", "images", i + 1, n, err));
+        job->image_bytes[uses[i].slot] = (int64_t)info.st_size;
+        job->image_mtime[uses[i].slot] = vl_mtime(&info);
+        status = vl_job_progress(job, "images", "images", i + 1, n, err);
     }
-    return VL_OK;
+    vl_free(list);
+    return status;
 }
 
 static vl_status hash_images(vl_cache_job *job, vl_error *err)
@@ -45,7 +112,10 @@ static vl_status hash_images(vl_cache_job *job, vl_error *err)
     use *uses = vl_alloc((size_t)n + 1, sizeof *uses);
     job->hashes = vl_alloc((size_t)n + 1, sizeof *job->hashes);
     job->image_hash = vl_calloc((size_t)n + 1, sizeof *job->image_hash);
-    vl_status status = uses && job->hashes && job->image_hash ? VL_OK : vl_fail_nomem(err, "image hashes");
+    job->image_bytes = vl_calloc((size_t)n + 1, sizeof *job->image_bytes);
+    job->image_mtime = vl_calloc((size_t)n + 1, sizeof *job->image_mtime);
+    bool have = uses && job->hashes && job->image_hash && job->image_bytes && job->image_mtime;
+    vl_status status = have ? VL_OK : vl_fail_nomem(err, "image hashes");
     for (int64_t i = 0; status == VL_OK && i < job->samples.n; i++)
         for (int k = 0; k < job->samples.items[i].n_images; k++, at++)
             uses[at] = (use){job->samples.items[i].images[k], i, at};
@@ -110,6 +180,16 @@ static vl_status count_images(vl_cache_job *job, vl_error *err)
     return VL_OK;
 }
 
+static vl_status make_keys(vl_cache_job *job, vl_error *err)
+{
+    job->keys = vl_alloc((size_t)job->samples.n + 1, sizeof *job->keys);
+    if (!job->keys)
+        return vl_fail_nomem(err, "keys of the samples");
+    for (int64_t i = 0; i < job->samples.n; i++)
+        vl_sample_key(job->keys[i], &job->samples.items[i], job->image_hash + job->first_image[i]);
+    return VL_OK;
+}
+
 vl_status vl_job_split(vl_cache_job *job, vl_error *err)
 {
     job->first_image = vl_calloc((size_t)job->samples.n, sizeof *job->first_image);
@@ -117,6 +197,7 @@ vl_status vl_job_split(vl_cache_job *job, vl_error *err)
     if (!job->first_image || !job->heldout)
         return vl_fail_nomem(err, "split");
     VL_TRY(hash_images(job, err));
+    VL_TRY(make_keys(job, err));
     VL_TRY(assign(job, err));
     return count_images(job, err);
 }

@@ -34,8 +34,6 @@ vl_status vl_meta_write(vl_h5 file, const vl_cache_meta *meta, vl_error *err)
     VL_TRY(vl_h5_put_int(file, "/", "vocab_size", meta->vocab_size, err));
     if (meta->fingerprint[0])
         VL_TRY(vl_h5_put_text(file, "/", "fingerprint", meta->fingerprint, err));
-    if (meta->uuid[0])
-        VL_TRY(vl_h5_put_text(file, "/", "uuid", meta->uuid, err));
     for (int i = 0; i < TEXTS; i++)
         if (*text_of(meta, i))
             VL_TRY(vl_h5_put_text(file, "/", texts[i].name, *text_of(meta, i), err));
@@ -51,6 +49,8 @@ static vl_status write_manifest(vl_h5 file, const char *manifest, vl_error *err)
 
 vl_status vl_meta_complete(vl_h5 file, const vl_cache_meta *meta, vl_error *err)
 {
+    if (meta->uuid[0])
+        VL_TRY(vl_h5_put_text(file, "/", "uuid", meta->uuid, err));
     if (meta->model_digest[0])
         VL_TRY(vl_h5_put_text(file, "/", "model_digest", meta->model_digest, err));
     if (meta->manifest)
@@ -59,10 +59,10 @@ vl_status vl_meta_complete(vl_h5 file, const vl_cache_meta *meta, vl_error *err)
 }
 
 /* Which file this is, before anything else in it is believed. */
-static vl_status check_identity(vl_h5 file, vl_error *err)
+static vl_status check_identity(int64_t *version, vl_h5 file, vl_error *err)
 {
     char *format = NULL;
-    int64_t version, complete = 0;
+    int64_t complete = 0;
     VL_TRY(vl_h5_get_text(&format, file, "/", "format", err));
     bool ours = strcmp(format, "vlens-cache") == 0;
     vl_status status = ours ? VL_OK
@@ -72,10 +72,10 @@ static vl_status check_identity(vl_h5 file, vl_error *err)
                                            format);
     vl_free(format);
     VL_TRY(status);
-    VL_TRY(vl_h5_get_int(&version, file, "/", "version", err));
-    if (version != VL_CACHE_VERSION)
-        return vl_h5_refuse(err, VL_EUNSUPPORTED, file, "version %lld, this vlens reads version %d", (long long)version,
-                            VL_CACHE_VERSION);
+    VL_TRY(vl_h5_get_int(version, file, "/", "version", err));
+    if (*version < 1 || *version > VL_CACHE_VERSION)
+        return vl_h5_refuse(err, VL_EUNSUPPORTED, file, "version %lld, this vlens reads versions 1 to %d",
+                            (long long)*version, VL_CACHE_VERSION);
     if (vl_h5_has_attribute(file, "/", "complete"))
         VL_TRY(vl_h5_get_int(&complete, file, "/", "complete", err));
     if (complete != 1)
@@ -113,7 +113,7 @@ vl_status vl_meta_read(vl_cache_meta *out, vl_h5 file, vl_error *err)
 {
     vl_status status = VL_OK;
     memset(out, 0, sizeof *out);
-    VL_GOTO(check_identity(file, err));
+    VL_GOTO(check_identity(&out->version, file, err));
     VL_GOTO(read_size(&out->d_model, file, "d_model", 1 << 24, err));
     VL_GOTO(read_size(&out->n_layers, file, "n_layers", 1 << 16, err));
     VL_GOTO(read_size(&out->vocab_size, file, "vocab_size", INT32_MAX, err));
@@ -145,7 +145,7 @@ void vl_shard_name(char out[VL_SHARD_NAME_SIZE], int64_t number)
     snprintf(out, VL_SHARD_NAME_SIZE, "shard-%05lld.h5", (long long)number);
 }
 
-void vl_shard_uuid(char out[VL_UUID_SIZE], const char *settings, int64_t number)
+void vl_shard_uuid(char out[VL_UUID_SIZE], const char *settings, int64_t number, char *const *keys, int64_t n_keys)
 {
     char text[32], hex[VL_SHA256_HEX];
     uint8_t digest[VL_SHA256_BYTES];
@@ -154,6 +154,8 @@ void vl_shard_uuid(char out[VL_UUID_SIZE], const char *settings, int64_t number)
     vl_sha256_update(&hash, settings, strlen(settings));
     snprintf(text, sizeof text, ":shard:%lld", (long long)number);
     vl_sha256_update(&hash, text, strlen(text));
+    for (int64_t i = 0; keys && i < n_keys; i++)
+        vl_sha256_update(&hash, keys[i] ? keys[i] : "", strlen(keys[i] ? keys[i] : "") + 1);
     vl_sha256_final(&hash, digest);
     digest[6] = (uint8_t)((digest[6] & 0x0f) | 0x80); /* RFC 9562: version 8, made by the application */
     digest[8] = (uint8_t)((digest[8] & 0x3f) | 0x80);

@@ -4,10 +4,11 @@
 
 #include "trainer/cache/h5.h"
 
-enum { VL_CACHE_VERSION = 1, VL_UUID_SIZE = 37 };
+enum { VL_CACHE_VERSION = 2, VL_UUID_SIZE = 37 };
 
 typedef struct vl_cache_meta {
     int64_t d_model, n_layers, vocab_size;
+    int64_t version;         /* of the file that was read */
     vl_dtype dtype;          /* of /states; no attribute */
     char fingerprint[65];    /* "" where the file has none */
     char uuid[VL_UUID_SIZE]; /* of a shard; "" elsewhere */
@@ -30,7 +31,8 @@ void vl_meta_clear(vl_cache_meta *meta);
 /* "shard-00007.h5". */
 enum { VL_SHARD_NAME_SIZE = 32 };
 void vl_shard_name(char out[VL_SHARD_NAME_SIZE], int64_t number);
-/* The same for the same settings and number, so that a resumed run ends with the same files as an unbroken one. */
-void vl_shard_uuid(char out[VL_UUID_SIZE], const char *settings, int64_t number);
+/* The same for the same settings, number and samples (keys may be NULL), so that a resumed run ends with the same files
+ * as an unbroken one. */
+void vl_shard_uuid(char out[VL_UUID_SIZE], const char *settings, int64_t number, char *const *keys, int64_t n_keys);
 
 #endif

@@ -11,14 +11,22 @@
 /* Files that are open at a time: more shards than a process may open files must still work. */
 enum { VL_CACHE_OPEN_SHARDS = 8 };
 
-typedef struct vl_cache_part {
-    char *path;    /* of the file that holds the rows: a shard, or the index of a cache of one file */
-    char *uuid;    /* expected; "" in a cache of one file */
-    int64_t first; /* its first row */
-    int64_t n;
+/* A file that holds rows: a shard, or the index of a cache of one file. */
+typedef struct vl_cache_file {
+    char *path;
+    char *uuid; /* expected; NULL in a cache of one file */
+    int64_t n;  /* rows that it has at least */
     vl_h5 file; /* none while it is closed */
     vl_h5_dataset states;
     uint64_t used; /* when it was last read */
+} vl_cache_file;
+
+/* A run of rows of one file. */
+typedef struct vl_cache_part {
+    int64_t file;   /* in vl_cache.files */
+    int64_t offset; /* its first row in the file, */
+    int64_t first;  /* and in the cache */
+    int64_t n;
 } vl_cache_part;
 
 struct vl_cache {
@@ -32,7 +40,10 @@ struct vl_cache {
     vl_tables tables;
     int32_t *sample_row;
     char fingerprint[65];
-    char **pieces; /* [V] or NULL */
+    char **pieces;    /* [V] or NULL */
+    uint8_t *heldout; /* [S] vl_sample_side: of the file, or what vl_cache_split chose */
+    vl_cache_file *files;
+    int64_t n_files;
     vl_cache_part *parts;
     int64_t n_parts;
     uint64_t clock;
@@ -42,8 +53,8 @@ struct vl_cache {
     bool has_head, head_loaded;
 };
 
-/* Opens a part that is closed (and closes the one that was not used for longest). */
-vl_status vl_cache_part_open(vl_cache *cache, vl_cache_part *part, vl_error *err);
+/* Opens a file where it is closed, and checks that it is the one of the index. */
+vl_status vl_cache_file_open(vl_cache *cache, vl_cache_file *file, vl_error *err);
 
 /* Checks the shapes of /head and fills cache->head but for the arrays. */
 vl_status vl_cache_head_describe(vl_cache *cache, vl_error *err);

@@ -37,10 +37,10 @@ int64_t vl_job_kept(const vl_cache_job *job, int64_t sample, const int64_t limit
 }
 
 /* About 256 rows, but no more than a shard or the whole run holds, and at most 64 MiB. */
-static int64_t choose_chunk(const vl_cache_job *job)
+static int64_t choose_chunk(const vl_cache_job *job, int64_t all_rows)
 {
     int64_t bytes = job->info->d_model * (int64_t)vl_dtype_size(job->meta.dtype), rows = 256;
-    int64_t limits[] = {job->config->cache.shard_tokens, job->n_rows, (64 << 20) / bytes};
+    int64_t limits[] = {job->config->cache.shard_tokens, all_rows, (64 << 20) / bytes};
     for (int i = 0; i < 3; i++)
         rows = limits[i] < rows ? limits[i] : rows;
     return rows > 1 ? rows : 1;
@@ -48,20 +48,26 @@ static int64_t choose_chunk(const vl_cache_job *job)
 
 vl_status vl_job_count(vl_cache_job *job, vl_error *err)
 {
-    int64_t n = job->samples.n;
-    job->n_forward = vl_calloc((size_t)n, sizeof *job->n_forward);
-    job->available = vl_calloc((size_t)n, sizeof *job->available);
+    size_t n = (size_t)job->samples.n;
+    int64_t kept = 0;
+    job->n_forward = job->n_forward ? job->n_forward : vl_calloc(n + 1, sizeof *job->n_forward);
+    job->available = job->available ? job->available : vl_calloc(n + 1, sizeof *job->available);
     if (!job->n_forward || !job->available)
         return vl_fail_nomem(err, "plan");
-    for (int64_t i = 0; i < n; i++) {
-        VL_TRY(count_sample(job, i, err));
-        job->total += job->n_forward[i];
-        job->n_rows += vl_job_kept(job, i, job->config->cache.positions);
-        VL_TRY(vl_job_progress(job, "count", "samples", i + 1, n, err));
+    job->total = job->n_rows = 0;
+    for (int64_t i = 0; i < job->n_missing; i++) {
+        int64_t sample = job->missing[i];
+        if (job->n_forward[sample] == 0)
+            VL_TRY(count_sample(job, sample, err));
+        job->total += job->n_forward[sample];
+        job->n_rows += vl_job_kept(job, sample, job->config->cache.positions);
+        VL_TRY(vl_job_progress(job, "count", "samples", i + 1, job->n_missing, err));
     }
-    if (job->n_rows == 0)
+    for (int64_t i = 0; i < job->samples.n; i++)
+        kept += job->places[i].shard >= 0 ? job->places[i].n_rows : 0;
+    if (job->n_rows + kept == 0)
         return vl_fail(err, VL_EINVAL, "cache.positions keeps no token of any sample");
-    job->chunk_rows = choose_chunk(job);
+    job->chunk_rows = choose_chunk(job, job->n_rows + kept); /* the same, however much is there already */
     return VL_OK;
 }
 
@@ -70,18 +76,31 @@ static int64_t row_bytes(const vl_cache_job *job)
     return (job->info->n_layers + 1) * job->info->d_model * (int64_t)vl_dtype_size(job->meta.dtype);
 }
 
+/* Rows of a stored sample, by class. */
+static void add_stored(vl_cache_plan *out, const vl_cache_job *job, const vl_sample_place *place)
+{
+    const vl_rows *rows = &job->store.shards[place->shard].summary.tables.rows;
+    for (int64_t i = 0; i < place->n_rows; i++)
+        out->n_tokens[rows->token_class[place->first_row + i]]++;
+    out->n_resumed_tokens += place->n_rows;
+}
+
 void vl_job_plan(vl_cache_plan *out, const vl_cache_job *job)
 {
     *out = (vl_cache_plan){.n_samples = job->samples.n,
                            .n_images = job->n_images,
                            .n_heldout_images = job->n_heldout_images,
+                           .n_run_samples = job->n_missing,
                            .n_forward_tokens = job->total};
     for (int64_t i = 0; i < job->samples.n; i++) {
         out->n_heldout += job->heldout[i];
-        for (int c = 0; c < VL_CLASS_COUNT; c++)
-            out->n_tokens[c] += vl_positions_count(job->config->cache.positions[c], job->available[i][c]);
+        if (job->places[i].shard >= 0)
+            add_stored(out, job, &job->places[i]);
+        else
+            for (int c = 0; c < VL_CLASS_COUNT; c++)
+                out->n_tokens[c] += vl_positions_count(job->config->cache.positions[c], job->available[i][c]);
     }
-    out->n_bytes = job->n_rows * row_bytes(job);
+    out->n_bytes = (job->n_rows + out->n_resumed_tokens) * row_bytes(job);
 }
 
 /* ---- space ------------------------------------------------------------------------------------------------- */
@@ -92,20 +111,20 @@ static double manifest_bytes(const vl_cache_job *job)
     return 24576.0 + 160.0 * (double)job->model->directory->n_tensors;
 }
 
-/* An upper bound of the bytes on disk from sample `first` on: chunks are stored whole, the tables twice. */
-static double bytes_needed(const vl_cache_job *job, int64_t first, const int64_t limits[VL_CLASS_COUNT])
+/* An upper bound of the bytes on disk that are still to be written: chunks are stored whole, the tables twice. */
+static double bytes_needed(const vl_cache_job *job, const int64_t limits[VL_CLASS_COUNT])
 {
     double bytes = manifest_bytes(job), texts = 160 << 10, chunk = (double)job->chunk_rows;
     bool visible = job->info->sees_images && !job->info->patches_in_stream;
     double per_row = visible ? 2 * 36 : 2 * 28; /* of /tokens */
     int64_t rows = 0;
-    for (int64_t i = first; i < job->samples.n; i++) {
-        const vl_sample *sample = &job->samples.items[i];
-        rows += vl_job_kept(job, i, limits);
+    for (int64_t i = 0; i < job->n_missing; i++) {
+        const vl_sample *sample = &job->samples.items[job->missing[i]];
+        rows += vl_job_kept(job, job->missing[i], limits);
         texts += 2.0 * (double)(strlen(sample->prompt) + (sample->answer ? strlen(sample->answer) : 0) + 128);
         for (int k = 0; k < sample->n_images; k++)
             texts += 2.0 * (double)(strlen(sample->images[k]) + 192);
-        if (rows < job->config->cache.shard_tokens && i + 1 < job->samples.n)
+        if (rows < job->config->cache.shard_tokens && i + 1 < job->n_missing)
             continue;
         double chunks = (double)((rows + job->chunk_rows - 1) / job->chunk_rows);
         bytes += chunks * (chunk * (double)row_bytes(job) + 64.0 * (double)(job->info->n_layers + 1)) + 32768 +
@@ -128,6 +147,15 @@ static const char *bytes_text(char *out, size_t size, double bytes)
     return out;
 }
 
+/* Rows of the shards that are there, used or not. */
+static double bytes_stored(const vl_cache_job *job)
+{
+    double bytes = 0;
+    for (int64_t i = 0; i < job->store.n; i++)
+        bytes += (double)job->store.shards[i].summary.n_tokens * (double)row_bytes(job);
+    return bytes;
+}
+
 /* The largest common limit of text and image positions that fits. */
 static int64_t find_limit(const vl_cache_job *job, double most)
 {
@@ -138,7 +166,7 @@ static int64_t find_limit(const vl_cache_job *job, double most)
         for (int c = VL_TEXT; c <= VL_IMAGE; c++)
             if (limits[c] == VL_ALL || limits[c] > middle)
                 limits[c] = middle;
-        if (bytes_needed(job, 0, limits) <= most)
+        if (bytes_needed(job, limits) <= most)
             low = middle;
         else
             high = middle - 1;
@@ -149,7 +177,8 @@ static int64_t find_limit(const vl_cache_job *job, double most)
 static vl_status check_bound(const vl_cache_job *job, vl_error *err)
 {
     char need[32], have[32];
-    double bytes = bytes_needed(job, 0, job->config->cache.positions), most = (double)job->config->cache.max_bytes;
+    double bytes = bytes_stored(job) + bytes_needed(job, job->config->cache.positions);
+    double most = (double)job->config->cache.max_bytes;
     if (most <= 0 || bytes <= most)
         return VL_OK;
     bytes_text(need, sizeof need, bytes);
@@ -186,10 +215,10 @@ static bool free_bytes(double *out, const char *directory)
     return found;
 }
 
-vl_status vl_job_check_space(const vl_cache_job *job, int64_t first, vl_error *err)
+vl_status vl_job_check_space(const vl_cache_job *job, vl_error *err)
 {
     char need[32], have[32];
-    double available, bytes = bytes_needed(job, first, job->config->cache.positions);
+    double available, bytes = bytes_needed(job, job->config->cache.positions);
     VL_TRY(check_bound(job, err));
     if (!free_bytes(&available, job->directory)) {
         vl_job_message(job, true, "%s: cannot tell how much room the disk has", job->directory);

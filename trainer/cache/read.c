@@ -52,11 +52,11 @@ vl_status vl_cache_read(void *out, vl_cache *cache, int64_t state, int64_t first
                        (long long)info->n_tokens);
     for (int64_t i = n > 0 ? find_part(cache, first) : 0; n > 0; i++) {
         vl_cache_part *part = &cache->parts[i];
-        int64_t offset = first - part->first, most = part->n - offset, take = n < most ? n : most;
+        int64_t skip = first - part->first, most = part->n - skip, take = n < most ? n : most;
         if (take == 0)
             continue;
-        VL_TRY(vl_cache_part_open(cache, part, err));
-        VL_TRY(vl_h5_states_read(to, &part->states, state, offset, take, err));
+        VL_TRY(vl_cache_file_open(cache, &cache->files[part->file], err));
+        VL_TRY(vl_h5_states_read(to, &cache->files[part->file].states, state, part->offset + skip, take, err));
         to += (size_t)take * row_bytes;
         first += take;
         n -= take;

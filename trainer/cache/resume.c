@@ -11,6 +11,7 @@
 #include "trainer/cache/index.h"
 #include "trainer/cache/job.h"
 #include "trainer/cache/open.h"
+#include "trainer/config/settings.h"
 
 /* ---- names ------------------------------------------------------------------------------------------------- */
 
@@ -86,7 +87,7 @@ static vl_status count_images(vl_cache_plan *plan, const vl_cache *cache, vl_err
         status = vl_tables_find_samples(rows, cache->index, &cache->tables.samples, images->sample, images->n,
                                         "/images/sample", err);
     for (int64_t i = 0; status == VL_OK && i < images->n; i++) {
-        int side = cache->tables.samples.heldout[rows[i]];
+        int side = cache->heldout[rows[i]] == VL_SAMPLE_HELDOUT;
         hashes[side][n[side]++] = images->sha256[i];
     }
     for (int side = 0; status == VL_OK && side < 2; side++) {
@@ -102,13 +103,14 @@ static vl_status count_images(vl_cache_plan *plan, const vl_cache *cache, vl_err
     return status;
 }
 
-static vl_status describe(vl_cache_plan *plan, const vl_cache *cache, vl_error *err)
+static vl_status describe(vl_cache_plan *plan, vl_cache *cache, const vl_config *config, vl_error *err)
 {
+    VL_TRY(vl_cache_split(cache, config, err));
     const vl_cache_info *info = &cache->info;
     *plan = (vl_cache_plan){.n_samples = info->n_samples, .n_resumed_tokens = info->n_tokens};
     plan->n_bytes = info->n_tokens * info->n_states * info->d_model * (int64_t)vl_dtype_size(info->dtype);
     for (int64_t i = 0; i < info->n_samples; i++)
-        plan->n_heldout += cache->samples.heldout[i];
+        plan->n_heldout += cache->samples.heldout[i] == VL_SAMPLE_HELDOUT;
     for (int64_t i = 0; i < info->n_tokens; i++)
         plan->n_tokens[cache->tokens.token_class[i]]++;
     return count_images(plan, cache, err);
@@ -150,6 +152,37 @@ static vl_status check_index(bool *readable, vl_cache_job *job, const char *path
     return status;
 }
 
+/* Whether the files that the samples come from are as they were, and the model still has its name. An index of version
+ * 1 has its split in it, and is either what is asked for or not. */
+static vl_status is_current(bool *current, const vl_cache_job *job, const vl_cache *cache, vl_error *err)
+{
+    vl_settings_difference d;
+    *current = true;
+    if (cache->meta.version == 1)
+        return vl_job_check_first_version(job, cache, err);
+    VL_TRY(vl_settings_compare(&d, cache->meta.settings, job->data_settings, err));
+    *current = !d.key[0] && strcmp(cache->info.model_id, job->meta.model_id) == 0;
+    const vl_image_table *images = &cache->tables.images;
+    for (int64_t i = 0; *current && i < images->n; i++) {
+        struct stat info;
+        *current = images->mtime && stat(images->path[i], &info) == 0 && images->bytes[i] == (int64_t)info.st_size &&
+                   images->mtime[i] == vl_mtime(&info);
+    }
+    return VL_OK;
+}
+
+/* An open cache: *found where it is what is asked for. Otherwise its pictures' hashes are taken over. */
+static vl_status judge_open(bool *found, vl_cache_plan *plan, vl_cache_job *job, vl_cache *cache, vl_error *err)
+{
+    VL_TRY(is_current(found, job, cache, err));
+    if (*found)
+        return plan ? describe(plan, cache, job->config, err) : VL_OK;
+    job->indexed_images = cache->tables.images;
+    cache->tables.images = (vl_image_table){.n = 0};
+    cache->info.n_images = 0;
+    return VL_OK;
+}
+
 vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, vl_cache_job *job, vl_error *err)
 {
     vl_cache *cache;
@@ -170,8 +203,7 @@ vl_status vl_job_find_whole(bool *found, vl_cache_plan *plan, vl_cache_job *job,
         vl_job_message(job, true, "the cache is damaged and is mended: %s", reason.message);
         return VL_OK;
     }
-    *found = true;
-    status = plan ? describe(plan, cache, err) : VL_OK;
+    status = judge_open(found, plan, job, cache, err);
     vl_cache_close(cache);
     return status;
 }

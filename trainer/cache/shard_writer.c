@@ -14,6 +14,7 @@ struct vl_shard_writer {
     vl_cache_meta meta;          /* strings borrowed from the spec */
     const vl_cache_meta *source; /* of the spec: the model's identity may become known before the end */
     vl_tables tables;
+    int64_t number;
 };
 
 static void free_writer(vl_shard_writer *writer)
@@ -49,7 +50,7 @@ vl_status vl_shard_begin(vl_shard_writer **out, const vl_shard_spec *spec, vl_er
     writer->file = writer->states.id = -1;
     writer->meta = *spec->meta;
     writer->source = spec->meta;
-    vl_shard_uuid(writer->meta.uuid, spec->meta->settings ? spec->meta->settings : "", spec->number);
+    writer->number = spec->number;
     vl_shard_name(name, spec->number);
     writer->path = vl_path_join(spec->directory, name);
     vl_str_printf(&temporary, "%s.tmp-%ld", writer->path ? writer->path : "", (long)getpid());
@@ -79,6 +80,15 @@ vl_status vl_shard_tables(vl_shard_writer *writer, const vl_tables *tables, vl_e
     return vl_tables_append(&writer->tables, tables, err);
 }
 
+/* What is known last: the samples, and the model's identity. */
+static vl_status complete(vl_shard_writer *writer, vl_error *err)
+{
+    vl_cache_meta meta = *writer->source;
+    const vl_sample_table *samples = &writer->tables.samples;
+    vl_shard_uuid(meta.uuid, meta.settings ? meta.settings : "", writer->number, samples->key, samples->n);
+    return vl_meta_complete(writer->file, &meta, err);
+}
+
 vl_status vl_shard_finish(vl_shard_writer *writer, vl_error *err)
 {
     vl_status status = VL_OK;
@@ -87,7 +97,7 @@ vl_status vl_shard_finish(vl_shard_writer *writer, vl_error *err)
                         (long long)writer->states.shape.size[1], (long long)writer->tables.rows.n));
     VL_GOTO(vl_tables_write(writer->file, &writer->tables, err));
     vl_h5_dataset_close(&writer->states);
-    VL_GOTO(vl_meta_complete(writer->file, writer->source, err));
+    VL_GOTO(complete(writer, err));
     VL_GOTO(vl_h5_finish(&writer->file, err));
     VL_GOTO(vl_publish_file(writer->temporary, writer->path, err));
 done:

@@ -1,73 +1,22 @@
-/* shards.c - how samples are cut into shards, which of them are whole, and who makes the others. */
+/* shards.c - which shards of the folder are whole, which samples they hold, how the others are cut into new ones, and
+ * who makes those. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "trainer/base/file.h"
 #include "trainer/base/mem.h"
-#include "trainer/cache/index.h"
 #include "trainer/cache/job.h"
 
-vl_status vl_job_cut(vl_cache_job *job, vl_error *err)
-{
-    int64_t rows = 0, first = 0;
-    job->shards = vl_calloc((size_t)job->samples.n + 1, sizeof *job->shards);
-    if (!job->shards)
-        return vl_fail_nomem(err, "list of shards");
-    for (int64_t i = 0; i < job->samples.n; i++) {
-        rows += vl_job_kept(job, i, job->config->cache.positions);
-        if (rows < job->config->cache.shard_tokens && i + 1 < job->samples.n)
-            continue;
-        job->shards[job->n_shards++] = (vl_shard_range){.first = first, .n = i + 1 - first};
-        first = i + 1;
-        rows = 0;
-    }
-    return VL_OK;
-}
+/* ---- what is there ----------------------------------------------------------------------------------------- */
 
-static vl_status match_sample(const vl_cache_job *job, const vl_shard_summary *shard, int64_t at, int64_t i,
-                              int64_t image, vl_error *err)
-{
-    const vl_sample_table *samples = &shard->tables.samples;
-    const vl_image_table *images = &shard->tables.images;
-    const vl_sample *expected = &job->samples.items[at];
-    if (expected->number != samples->id[i])
-        return vl_fail(err, VL_EMISMATCH, "holds sample %lld where sample %lld is expected; --fresh rebuilds the cache",
-                       (long long)samples->id[i], (long long)expected->number);
-    for (int k = 0; k < expected->n_images; k++)
-        if (image + k >= images->n || strcmp(images->sha256[image + k], job->image_hash[job->first_image[at] + k]) != 0)
-            return vl_fail(err, VL_EMISMATCH,
-                           "the image %s changed since the shard was written; --fresh rebuilds the cache",
-                           expected->images[k]);
-    if (samples->heldout[i] != job->heldout[at])
-        return vl_fail(err, VL_EMISMATCH,
-                       "sample %lld is on the other side of the split: images changed since the shard was written; "
-                       "--fresh rebuilds the cache",
-                       (long long)samples->id[i]);
-    return VL_OK;
-}
-
-/* The shard must hold the samples of its range, with the same pictures on the same sides. */
-static vl_status match_samples(const vl_cache_job *job, const vl_shard_range *range, const vl_shard_summary *shard,
-                               vl_error *err)
-{
-    int64_t n = shard->tables.samples.n, image = 0;
-    for (int64_t i = 0; i < n && i < range->n; i++) {
-        VL_TRY(match_sample(job, shard, range->first + i, i, image, err));
-        image += job->samples.items[range->first + i].n_images;
-    }
-    if (n != range->n)
-        return vl_fail(err, VL_EMISMATCH, "holds %lld samples, expected %lld; --fresh rebuilds the cache", (long long)n,
-                       (long long)range->n);
-    return VL_OK;
-}
-
+/* One file of the folder. What is no whole shard is passed over: it is made again under its number, or left alone. */
 static vl_status look_at(vl_cache_job *job, int64_t number, const char *path, vl_error *err)
 {
     vl_shard_summary shard;
     vl_error reason = VL_ERROR_INIT;
-    vl_shard_range *range = &job->shards[number];
-    range->whole = false;
-    if (!vl_path_exists(path))
-        return VL_OK;
     vl_status status = vl_shard_read(&shard, path, &reason);
     if (status == VL_EBUSY || status == VL_EIO)
         return vl_fail(err, status, "%s", reason.message);
@@ -79,36 +28,107 @@ static vl_status look_at(vl_cache_job *job, int64_t number, const char *path, vl
     status = vl_job_check_model(job, path, &shard.meta, err);
     if (status == VL_OK)
         status = vl_job_check_settings(job, path, shard.meta.settings, err);
-    if (status == VL_OK) {
-        status = match_samples(job, range, &shard, err);
-        if (status != VL_OK)
-            status = vl_error_prefix(err, status, "%s: ", path);
-    }
-    range->whole = status == VL_OK;
-    range->rows = shard.n_tokens;
+    if (status == VL_OK)
+        status = vl_store_add(&job->store, number, &shard, path, err);
     vl_shard_summary_clear(&shard);
     return status;
 }
 
-vl_status vl_job_find_shards(vl_cache_job *job, vl_error *err)
+static int by_number(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The numbers of the folder's shards, rising; freed with vl_free. */
+static vl_status list_numbers(int64_t **out, int64_t *n, const char *directory, vl_error *err)
 {
     vl_status status = VL_OK;
-    for (int64_t i = 0; i < job->n_shards && status == VL_OK; i++) {
+    int64_t *numbers = NULL;
+    DIR *dir = opendir(directory);
+    *out = NULL;
+    *n = 0;
+    if (!dir)
+        return errno == ENOENT ? VL_OK : vl_fail_errno(err, VL_EIO, "%s: cannot list", directory);
+    for (struct dirent *e; status == VL_OK && (e = readdir(dir)) != NULL;) {
         char name[VL_SHARD_NAME_SIZE];
-        vl_shard_name(name, i);
-        char *path = vl_path_join(job->directory, name);
-        status = path ? look_at(job, i, path, err) : vl_fail_nomem(err, name);
-        vl_free(path);
+        long long number;
+        if (sscanf(e->d_name, "shard-%lld.h5", &number) != 1 || number < 0)
+            continue;
+        vl_shard_name(name, number);
+        if (strcmp(name, e->d_name) != 0)
+            continue;
+        int64_t *grown = vl_realloc(numbers, (size_t)*n + 1, sizeof *numbers);
+        if (grown) {
+            numbers = grown;
+            numbers[(*n)++] = number;
+        } else {
+            status = vl_fail_nomem(err, "list of shards");
+        }
     }
-    for (int64_t i = 0, turn = 0; i < job->n_shards; i++)
-        job->shards[i].maker = job->shards[i].whole ? -1 : (int)(turn++ % vl_team_size(job->team));
+    closedir(dir);
+    if (*n > 0)
+        qsort(numbers, (size_t)*n, sizeof *numbers, by_number);
+    *out = numbers;
     return status;
 }
 
-int64_t vl_job_first_missing(const vl_cache_job *job)
+vl_status vl_job_open_store(vl_cache_job *job, vl_error *err)
 {
-    for (int64_t i = 0; i < job->n_shards; i++)
-        if (!job->shards[i].whole)
-            return job->shards[i].first;
-    return job->samples.n;
+    int64_t *numbers, n;
+    vl_store_clear(&job->store);
+    vl_status status = list_numbers(&numbers, &n, job->directory, err);
+    for (int64_t i = 0; i < n && status == VL_OK; i++) {
+        char name[VL_SHARD_NAME_SIZE];
+        vl_shard_name(name, numbers[i]);
+        char *path = vl_path_join(job->directory, name);
+        status = path ? look_at(job, numbers[i], path, err) : vl_fail_nomem(err, name);
+        vl_free(path);
+    }
+    vl_free(numbers);
+    return status == VL_OK ? vl_store_sort(&job->store, err) : status;
+}
+
+vl_status vl_job_match(vl_cache_job *job, vl_error *err)
+{
+    size_t n = (size_t)job->samples.n + 1;
+    job->places = job->places ? job->places : vl_alloc(n, sizeof *job->places);
+    job->missing = job->missing ? job->missing : vl_alloc(n, sizeof *job->missing);
+    if (!job->places || !job->missing)
+        return vl_fail_nomem(err, "plan");
+    job->n_missing = 0;
+    for (int64_t i = 0; i < job->samples.n; i++) {
+        const vl_sample_place *place = vl_store_find(&job->store, job->keys[i]);
+        job->places[i] = place ? *place : (vl_sample_place){.shard = -1};
+        if (!place)
+            job->missing[job->n_missing++] = i;
+    }
+    return VL_OK;
+}
+
+/* ---- what is to be made ------------------------------------------------------------------------------------ */
+
+vl_status vl_job_cut(vl_cache_job *job, vl_error *err)
+{
+    int64_t rows = 0, first = 0, number = 0;
+    vl_free(job->shards);
+    job->n_shards = 0;
+    job->shards = vl_calloc((size_t)job->n_missing + 1, sizeof *job->shards);
+    if (!job->shards)
+        return vl_fail_nomem(err, "list of shards");
+    for (int64_t i = 0; i < job->n_missing; i++) {
+        rows += vl_job_kept(job, job->missing[i], job->config->cache.positions);
+        if (rows < job->config->cache.shard_tokens && i + 1 < job->n_missing)
+            continue;
+        while (vl_store_has(&job->store, number)) /* the numbers that are free: a gap is filled with what it held */
+            number++;
+        job->shards[job->n_shards] = (vl_shard_range){.first = first,
+                                                      .n = i + 1 - first,
+                                                      .number = number++,
+                                                      .maker = (int)(job->n_shards % vl_team_size(job->team))};
+        job->n_shards++;
+        first = i + 1;
+        rows = 0;
+    }
+    return VL_OK;
 }

@@ -9,9 +9,9 @@
 typedef struct column {
     const char *name;
     vl_h5_type type;
-    size_t offset; /* of the pointer in its table */
-    int width;     /* values per entry */
-    bool optional;
+    size_t offset;     /* of the pointer in its table */
+    int width;         /* values per entry */
+    unsigned optional; /* 0, or one of VL_COLUMN_* */
     int64_t min, max;
 } column;
 
@@ -26,27 +26,30 @@ typedef struct table {
 #define IMAGE(member)  offsetof(vl_image_table, member)
 
 static const column row_columns[] = {
-    {"/tokens/id", VL_H5_I32, ROW(id), 1, false, 0, INT32_MAX},
-    {"/tokens/next_id", VL_H5_I32, ROW(next_id), 1, false, -1, INT32_MAX},
-    {"/tokens/position", VL_H5_I32, ROW(position), 1, false, 0, INT32_MAX},
-    {"/tokens/sample", VL_H5_I32, ROW(sample), 1, false, 0, INT32_MAX},
-    {"/tokens/class", VL_H5_CLASS, ROW(token_class), 1, false, 0, 3},
-    {"/tokens/image", VL_H5_I32, ROW(image), 1, false, -1, INT32_MAX},
-    {"/tokens/patch", VL_H5_I16, ROW(patch), 3, false, -1, INT16_MAX},
-    {"/tokens/visible", VL_H5_U64, ROW(visible), 1, true, 0, 0},
+    {"/tokens/id", VL_H5_I32, ROW(id), 1, 0, 0, INT32_MAX},
+    {"/tokens/next_id", VL_H5_I32, ROW(next_id), 1, 0, -1, INT32_MAX},
+    {"/tokens/position", VL_H5_I32, ROW(position), 1, 0, 0, INT32_MAX},
+    {"/tokens/sample", VL_H5_I32, ROW(sample), 1, 0, 0, INT32_MAX},
+    {"/tokens/class", VL_H5_CLASS, ROW(token_class), 1, 0, 0, 3},
+    {"/tokens/image", VL_H5_I32, ROW(image), 1, 0, -1, INT32_MAX},
+    {"/tokens/patch", VL_H5_I16, ROW(patch), 3, 0, -1, INT16_MAX},
+    {"/tokens/visible", VL_H5_U64, ROW(visible), 1, VL_COLUMN_ASKED, 0, 0},
 };
 static const column sample_columns[] = {
-    {"/samples/id", VL_H5_I64, SAMPLE(id), 1, false, 0, INT32_MAX}, /* tokens name them in 32 bits */
-    {"/samples/prompt", VL_H5_TEXT, SAMPLE(prompt), 1, false, 0, 0},
-    {"/samples/split", VL_H5_SPLIT, SAMPLE(heldout), 1, false, 0, 1},
-    {"/samples/answer", VL_H5_TEXT, SAMPLE(answer), 1, true, 0, 0},
+    {"/samples/id", VL_H5_I64, SAMPLE(id), 1, 0, 0, INT32_MAX}, /* tokens name them in 32 bits */
+    {"/samples/prompt", VL_H5_TEXT, SAMPLE(prompt), 1, 0, 0, 0},
+    {"/samples/key", VL_H5_TEXT, SAMPLE(key), 1, VL_COLUMN_KEY, 0, 0},
+    {"/samples/split", VL_H5_SPLIT, SAMPLE(heldout), 1, VL_COLUMN_SPLIT, 0, 1},
+    {"/samples/answer", VL_H5_TEXT, SAMPLE(answer), 1, VL_COLUMN_ASKED, 0, 0},
 };
 static const column image_columns[] = {
-    {"/images/path", VL_H5_TEXT, IMAGE(path), 1, false, 0, 0},
-    {"/images/sha256", VL_H5_TEXT, IMAGE(sha256), 1, false, 0, 0},
-    {"/images/sample", VL_H5_I32, IMAGE(sample), 1, false, 0, INT32_MAX},
-    {"/images/width", VL_H5_I32, IMAGE(width), 1, false, 0, INT32_MAX},
-    {"/images/height", VL_H5_I32, IMAGE(height), 1, false, 0, INT32_MAX},
+    {"/images/path", VL_H5_TEXT, IMAGE(path), 1, 0, 0, 0},
+    {"/images/sha256", VL_H5_TEXT, IMAGE(sha256), 1, 0, 0, 0},
+    {"/images/sample", VL_H5_I32, IMAGE(sample), 1, 0, 0, INT32_MAX},
+    {"/images/width", VL_H5_I32, IMAGE(width), 1, 0, 0, INT32_MAX},
+    {"/images/height", VL_H5_I32, IMAGE(height), 1, 0, 0, INT32_MAX},
+    {"/images/bytes", VL_H5_I64, IMAGE(bytes), 1, VL_COLUMN_KEY, 0, INT64_MAX},
+    {"/images/mtime", VL_H5_I64, IMAGE(mtime), 1, VL_COLUMN_KEY, INT64_MIN, INT64_MAX},
 };
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 static const table row_table = {"/tokens", "/tokens/id", row_columns, COUNT(row_columns)};
@@ -76,7 +79,7 @@ static size_t entry_size(const column *c)
 }
 
 /* An optional column that starts late is zero (or "") in the entries before. */
-static vl_status reserve(const table *t, void *data, int64_t more, bool optional, vl_error *err)
+static vl_status reserve(const table *t, void *data, int64_t more, unsigned optional, vl_error *err)
 {
     table_head *head = data;
     int64_t capacity = head->capacity;
@@ -89,7 +92,7 @@ static vl_status reserve(const table *t, void *data, int64_t more, bool optional
     for (int i = 0; i < t->n_columns; i++) {
         const column *c = &t->columns[i];
         char *old = get_column(data, c);
-        if (c->optional && !old && !optional)
+        if (c->optional && !old && !(c->optional & optional))
             continue;
         if (old && capacity == head->capacity)
             continue;
@@ -106,17 +109,17 @@ static vl_status reserve(const table *t, void *data, int64_t more, bool optional
 
 vl_status vl_rows_reserve(vl_rows *rows, int64_t more, bool visible, vl_error *err)
 {
-    return reserve(&row_table, rows, more, visible, err);
+    return reserve(&row_table, rows, more, visible ? VL_COLUMN_ASKED : 0, err);
 }
 
-vl_status vl_samples_reserve(vl_sample_table *samples, int64_t more, bool answer, vl_error *err)
+vl_status vl_samples_reserve(vl_sample_table *samples, int64_t more, unsigned columns, vl_error *err)
 {
-    return reserve(&sample_table, samples, more, answer, err);
+    return reserve(&sample_table, samples, more, columns, err);
 }
 
 vl_status vl_images_reserve(vl_image_table *images, int64_t more, vl_error *err)
 {
-    return reserve(&image_table, images, more, false, err);
+    return reserve(&image_table, images, more, VL_COLUMN_KEY, err);
 }
 
 /* Copies texts one by one. The entries beyond n are NULL (reserve), so that a failure can be freed. */
@@ -128,27 +131,48 @@ static bool copy_texts(char **to, char *const *from, int64_t n)
     return true;
 }
 
-static vl_status append(const table *t, void *to, const void *from, vl_error *err)
+/* Entries [first, first + n) of `from` to the end of `to`. */
+static vl_status append(const table *t, void *to, const void *from, int64_t first, int64_t n, vl_error *err)
 {
     table_head *head = to;
-    int64_t n = ((const table_head *)from)->n;
-    bool optional = false;
+    unsigned optional = 0;
     for (int i = 0; i < t->n_columns; i++)
-        optional = optional || (t->columns[i].optional && get_column(from, &t->columns[i]));
+        optional |= get_column(from, &t->columns[i]) ? t->columns[i].optional : 0;
     VL_TRY(reserve(t, to, n, optional, err));
     int64_t start = head->n;
     head->n += n; /* texts that were copied before a failure are freed with the table */
     for (int i = 0; i < t->n_columns; i++) {
         const column *c = &t->columns[i];
-        const void *source = get_column(from, c);
+        const char *source = get_column(from, c);
         char *target = get_column(to, c);
         if (!source || n == 0)
             continue;
+        source += (size_t)first * entry_size(c);
         target += (size_t)start * entry_size(c);
         if (c->type != VL_H5_TEXT)
             memcpy(target, source, (size_t)n * entry_size(c));
-        else if (!copy_texts((char **)(void *)target, source, n))
+        else if (!copy_texts((char **)(void *)target, (char *const *)(const void *)source, n))
             return vl_fail_nomem(err, c->name);
+    }
+    return VL_OK;
+}
+
+vl_status vl_tables_append_sample(vl_tables *to, const vl_tables *from, const vl_tables_slice *slice, int64_t number,
+                                  vl_error *err)
+{
+    int64_t row = to->rows.n, image = to->images.n, shift = image - slice->first_image;
+    if (image + slice->n_images > INT32_MAX)
+        return vl_fail(err, VL_EUNSUPPORTED, "more than %d images in one cache", INT32_MAX);
+    VL_TRY(append(&row_table, &to->rows, &from->rows, slice->first_row, slice->n_rows, err));
+    VL_TRY(append(&sample_table, &to->samples, &from->samples, slice->sample, 1, err));
+    VL_TRY(append(&image_table, &to->images, &from->images, slice->first_image, slice->n_images, err));
+    to->samples.id[to->samples.n - 1] = number;
+    for (; image < to->images.n; image++)
+        to->images.sample[image] = (int32_t)number;
+    for (; row < to->rows.n; row++) {
+        to->rows.sample[row] = (int32_t)number;
+        if (to->rows.image[row] >= 0)
+            to->rows.image[row] += (int32_t)shift;
     }
     return VL_OK;
 }
@@ -158,9 +182,9 @@ vl_status vl_tables_append(vl_tables *to, const vl_tables *from, vl_error *err)
     int64_t first_row = to->rows.n, first_image = to->images.n;
     if (first_image + from->images.n > INT32_MAX)
         return vl_fail(err, VL_EUNSUPPORTED, "more than %d images in one cache", INT32_MAX);
-    VL_TRY(append(&row_table, &to->rows, &from->rows, err));
-    VL_TRY(append(&sample_table, &to->samples, &from->samples, err));
-    VL_TRY(append(&image_table, &to->images, &from->images, err));
+    VL_TRY(append(&row_table, &to->rows, &from->rows, 0, from->rows.n, err));
+    VL_TRY(append(&sample_table, &to->samples, &from->samples, 0, from->samples.n, err));
+    VL_TRY(append(&image_table, &to->images, &from->images, 0, from->images.n, err));
     for (int64_t i = first_row; i < to->rows.n; i++)
         if (to->rows.image[i] >= 0)
             to->rows.image[i] += (int32_t)first_image;

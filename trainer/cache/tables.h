@@ -20,7 +20,8 @@ typedef struct vl_rows {
 typedef struct vl_sample_table {
     int64_t n, capacity;
     int64_t *id;      /* [n] */
-    uint8_t *heldout; /* [n] */
+    char **key;       /* [n], owned (data/key.h); or NULL: caches of version 1 and of others */
+    uint8_t *heldout; /* [n] a split of its own; or NULL: chosen where a lens is fitted or judged */
     char **prompt;    /* [n], owned */
     char **answer;    /* [n], owned, entries may be NULL; or NULL */
 } vl_sample_table;
@@ -29,6 +30,7 @@ typedef struct vl_image_table {
     int64_t n, capacity;
     char **path, **sha256;            /* [n], owned */
     int32_t *sample, *width, *height; /* [n] */
+    int64_t *bytes, *mtime;           /* [n] of the file, in nanoseconds, or both NULL */
 } vl_image_table;
 
 typedef struct vl_tables {
@@ -37,14 +39,22 @@ typedef struct vl_tables {
     vl_image_table images;
 } vl_tables;
 
-/* Room for `more` further entries; optional columns (visible, answer) only where they exist already or are asked for.
+/* Optional columns. */
+enum { VL_COLUMN_ASKED = 1, VL_COLUMN_KEY = 2, VL_COLUMN_SPLIT = 4 }; /* visible, answer; key, bytes, mtime; split */
+/* Room for `more` further entries; optional columns only where they exist already or are asked for.
  * New entries are not initialised, texts are NULL. */
 vl_status vl_rows_reserve(vl_rows *rows, int64_t more, bool visible, vl_error *err);
-vl_status vl_samples_reserve(vl_sample_table *samples, int64_t more, bool answer, vl_error *err);
+vl_status vl_samples_reserve(vl_sample_table *samples, int64_t more, unsigned columns, vl_error *err);
 vl_status vl_images_reserve(vl_image_table *images, int64_t more, vl_error *err);
 
 /* Joins `from` to the end of `to`: texts are copied, image rows of the tokens shift. */
 vl_status vl_tables_append(vl_tables *to, const vl_tables *from, vl_error *err);
+/* Joins one sample with its rows and pictures, as number `number`. `first_*`, `n_*`: where they lie in `from`. */
+typedef struct vl_tables_slice {
+    int64_t sample, first_row, n_rows, first_image, n_images;
+} vl_tables_slice;
+vl_status vl_tables_append_sample(vl_tables *to, const vl_tables *from, const vl_tables_slice *slice, int64_t number,
+                                  vl_error *err);
 /* Frees all columns; an empty (zeroed) table is left. */
 void vl_tables_clear(vl_tables *tables);
 

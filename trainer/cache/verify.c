@@ -65,63 +65,85 @@ static vl_status check_states(check *c, vl_error *err)
 
 /* ---- tables ------------------------------------------------------------------------------------------------ */
 
-static vl_status differs(const vl_cache_part *part, const char *name, int64_t row, vl_error *err)
+static vl_status differs(const char *path, const char *name, int64_t row, vl_error *err)
 {
-    return vl_fail(err, VL_EMISMATCH, "%s: %s[%lld] differs from the copy in the index", part->path, name,
-                   (long long)row);
+    return vl_fail(err, VL_EMISMATCH, "%s: %s[%lld] differs from the copy in the index", path, name, (long long)row);
 }
 
-static vl_status compare_rows(const vl_cache *cache, const vl_cache_part *part, const vl_rows *mine,
-                              int64_t first_image, vl_error *err)
+/* A run of a shard's rows against those of the index. Samples are numbered anew there, so that they are compared by
+ * what they say; pictures likewise. */
+typedef struct run_check {
+    const vl_cache *cache;
+    const vl_cache_part *part;
+    const vl_tables *mine; /* of the shard */
+    const int32_t *row_of; /* [rows of the shard] row of the shard's /samples */
+    const char *path;
+} run_check;
+
+static vl_status compare_sample(const run_check *c, int64_t mine, int64_t all, vl_error *err)
 {
-    const vl_rows *all = &cache->tables.rows;
-    for (int64_t i = 0; i < mine->n; i++) {
-        int64_t k = part->first + i;
-        if (mine->id[i] != all->id[k] || mine->next_id[i] != all->next_id[k] || mine->position[i] != all->position[k] ||
-            mine->sample[i] != all->sample[k] || mine->token_class[i] != all->token_class[k] ||
-            memcmp(mine->patch + 3 * i, all->patch + 3 * k, 3 * sizeof *mine->patch) != 0 ||
-            (mine->image[i] < 0 ? all->image[k] >= 0 : mine->image[i] + first_image != all->image[k]) ||
-            (mine->visible && all->visible && mine->visible[i] != all->visible[k]))
-            return differs(part, "/tokens", i, err);
+    const vl_sample_table *a = &c->mine->samples, *b = &c->cache->tables.samples;
+    bool same = strcmp(a->prompt[mine], b->prompt[all]) == 0;
+    if (same && a->key && b->key)
+        same = strcmp(a->key[mine], b->key[all]) == 0;
+    if (same && a->heldout && b->heldout)
+        same = a->heldout[mine] == b->heldout[all];
+    return same ? VL_OK : differs(c->path, "/samples", mine, err);
+}
+
+static vl_status compare_row(const run_check *c, int64_t i, int64_t k, vl_error *err)
+{
+    const vl_rows *mine = &c->mine->rows, *all = &c->cache->tables.rows;
+    const vl_tables *whole = &c->cache->tables;
+    if (mine->id[i] != all->id[k] || mine->next_id[i] != all->next_id[k] || mine->position[i] != all->position[k] ||
+        mine->token_class[i] != all->token_class[k] ||
+        memcmp(mine->patch + 3 * i, all->patch + 3 * k, 3 * sizeof *mine->patch) != 0 ||
+        (mine->image[i] < 0) != (all->image[k] < 0) ||
+        (mine->visible && all->visible && mine->visible[i] != all->visible[k]))
+        return differs(c->path, "/tokens", i, err);
+    if (mine->image[i] >= 0 && strcmp(c->mine->images.sha256[mine->image[i]], whole->images.sha256[all->image[k]]) != 0)
+        return differs(c->path, "/images", mine->image[i], err);
+    return VL_OK;
+}
+
+static vl_status compare_run(const run_check *c, vl_error *err)
+{
+    int32_t last = -1;
+    if (c->part->offset + c->part->n > c->mine->rows.n)
+        return vl_fail(err, VL_EMISMATCH, "%s: has fewer rows than the index says", c->path);
+    for (int64_t i = 0; i < c->part->n; i++) {
+        int64_t row = c->part->offset + i, in_cache = c->part->first + i;
+        if (c->row_of[row] != last)
+            VL_TRY(compare_sample(c, c->row_of[row], c->cache->sample_row[in_cache], err));
+        last = c->row_of[row];
+        VL_TRY(compare_row(c, row, in_cache, err));
     }
     return VL_OK;
 }
 
-static vl_status compare_rest(const vl_cache *cache, const vl_cache_part *part, const vl_tables *mine,
-                              int64_t first_sample, int64_t first_image, vl_error *err)
+static vl_status check_file(const vl_cache *cache, int64_t number, vl_error *err)
 {
-    const vl_sample_table *samples = &cache->tables.samples;
-    const vl_image_table *images = &cache->tables.images;
-    if (first_sample + mine->samples.n > samples->n || first_image + mine->images.n > images->n)
-        return vl_fail(err, VL_EMISMATCH, "%s: has more samples or images than the index", part->path);
-    for (int64_t i = 0; i < mine->samples.n; i++)
-        if (mine->samples.id[i] != samples->id[first_sample + i] ||
-            mine->samples.heldout[i] != samples->heldout[first_sample + i] ||
-            strcmp(mine->samples.prompt[i], samples->prompt[first_sample + i]) != 0)
-            return differs(part, "/samples", i, err);
-    for (int64_t i = 0; i < mine->images.n; i++)
-        if (strcmp(mine->images.sha256[i], images->sha256[first_image + i]) != 0 ||
-            mine->images.sample[i] != images->sample[first_image + i])
-            return differs(part, "/images", i, err);
-    return VL_OK;
+    const vl_cache_file *file = &cache->files[number];
+    vl_shard_summary shard;
+    VL_TRY(vl_shard_read(&shard, file->path, err));
+    int32_t *row_of = vl_alloc((size_t)shard.n_tokens + 1, sizeof *row_of);
+    vl_status status = row_of ? VL_OK : vl_fail_nomem(err, "verify");
+    if (status == VL_OK)
+        status = vl_tables_find_samples(row_of, file->file, &shard.tables.samples, shard.tables.rows.sample,
+                                        shard.n_tokens, "/tokens/sample", err);
+    for (int64_t i = 0; i < cache->n_parts && status == VL_OK; i++)
+        if (cache->parts[i].file == number)
+            status = compare_run(&(run_check){cache, &cache->parts[i], &shard.tables, row_of, file->path}, err);
+    vl_free(row_of);
+    vl_shard_summary_clear(&shard);
+    return status;
 }
 
 /* The index copies the tables of the shards: both must say the same. */
 static vl_status check_tables(vl_cache *cache, vl_error *err)
 {
-    int64_t first_sample = 0, first_image = 0;
-    for (int64_t i = 0; i < cache->n_parts; i++) {
-        vl_cache_part *part = &cache->parts[i];
-        vl_shard_summary shard;
-        VL_TRY(vl_shard_read(&shard, part->path, err));
-        vl_status status = compare_rest(cache, part, &shard.tables, first_sample, first_image, err);
-        if (status == VL_OK)
-            status = compare_rows(cache, part, &shard.tables.rows, first_image, err);
-        first_sample += shard.tables.samples.n;
-        first_image += shard.tables.images.n;
-        vl_shard_summary_clear(&shard);
-        VL_TRY(status);
-    }
+    for (int64_t i = 0; i < cache->n_files; i++)
+        VL_TRY(check_file(cache, i, err));
     return VL_OK;
 }
 
@@ -136,7 +158,7 @@ vl_status vl_cache_verify(const char *path, const vl_observer *observer, vl_erro
     c.block = vl_alloc((size_t)(BLOCK_ROWS * info->d_model), vl_dtype_size(info->dtype));
     if (!c.block)
         VL_GOTO(vl_fail_nomem(err, "verify"));
-    if (c.cache->parts[0].uuid)
+    if (c.cache->files[0].uuid)
         VL_GOTO(check_tables(c.cache, err));
     if (c.cache->has_head)
         VL_GOTO(vl_cache_head_load(c.cache, err));

@@ -28,11 +28,11 @@ static void print_plan(const vl_cache_plan *plan, const vl_config *config, bool 
 
 static void print_plan_json(const vl_cache_plan *p, bool dry_run)
 {
-    printf(
-        "{\"dry_run\": %s, \"samples\": %lld, \"heldout_samples\": %lld, \"images\": %lld, \"heldout_images\": %lld, "
-        "\"forward_tokens\": %lld, \"tokens\": {",
-        dry_run ? "true" : "false", (long long)p->n_samples, (long long)p->n_heldout, (long long)p->n_images,
-        (long long)p->n_heldout_images, (long long)p->n_forward_tokens);
+    printf("{\"dry_run\": %s, \"samples\": %lld, \"heldout_samples\": %lld, \"images\": %lld, \"heldout_images\": "
+           "%lld, \"run_samples\": %lld, "
+           "\"forward_tokens\": %lld, \"tokens\": {",
+           dry_run ? "true" : "false", (long long)p->n_samples, (long long)p->n_heldout, (long long)p->n_images,
+           (long long)p->n_heldout_images, (long long)p->n_run_samples, (long long)p->n_forward_tokens);
     for (int c = 0; c < VL_CLASS_COUNT; c++)
         printf("%s\"%s\": %lld", c ? ", " : "", vl_token_class_name((vl_token_class)c), (long long)p->n_tokens[c]);
     printf("}, \"bytes\": %lld, \"seconds\": %.3f, \"resumed_tokens\": %lld}\n", (long long)p->n_bytes, p->seconds,

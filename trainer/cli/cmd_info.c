@@ -1,4 +1,5 @@
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -46,6 +47,26 @@ static vl_status info_model(const char *path, const cli_common *common, vl_error
     return status;
 }
 
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Distinct pictures: samples may share them. */
+static int64_t count_pictures(const vl_cache_samples *samples, int64_t n)
+{
+    int64_t distinct = 0;
+    const char **hashes = malloc(((size_t)n + 1) * sizeof *hashes);
+    for (int64_t i = 0; hashes && i < n; i++)
+        hashes[i] = samples->image_sha256[i];
+    if (hashes)
+        qsort(hashes, (size_t)n, sizeof *hashes, by_text);
+    for (int64_t i = 0; hashes && i < n; i++)
+        distinct += i == 0 || strcmp(hashes[i], hashes[i - 1]) != 0;
+    free(hashes);
+    return distinct;
+}
+
 static vl_status info_cache(const char *path, const cli_common *common, vl_error *err)
 {
     (void)common;
@@ -68,8 +89,10 @@ static vl_status info_cache(const char *path, const cli_common *common, vl_error
            cli_bytes(bytes,
                      (double)c->n_states * (double)c->n_tokens * (double)c->d_model * (double)vl_dtype_size(c->dtype)),
            (long long)c->n_shards);
-    printf("samples     %lld, held out %lld; pictures %lld\n", (long long)c->n_samples, (long long)heldout,
-           (long long)c->n_images);
+    printf("samples     %lld", (long long)c->n_samples);
+    if (heldout > 0) /* a split of its own */
+        printf(", held out %lld", (long long)heldout);
+    printf("; pictures %lld\n", (long long)count_pictures(samples, c->n_images));
     printf("rows       ");
     for (int i = 0; i < VL_CLASS_COUNT; i++)
         if (count[i])

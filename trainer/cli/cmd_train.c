@@ -79,7 +79,7 @@ static bool has_heldout(const vl_cache *cache)
 {
     const vl_cache_samples *samples = vl_cache_get_samples(cache);
     for (int64_t i = 0; i < vl_cache_get_info(cache)->n_samples; i++)
-        if (samples->heldout[i])
+        if (samples->heldout[i] == VL_SAMPLE_HELDOUT)
             return true;
     return false;
 }

@@ -96,10 +96,18 @@ static char *canonical(vl_config *scratch, const vl_option *option, const char *
 
 /* ---- comparing --------------------------------------------------------------------------------------------- */
 
+/* Keys that caches of version 1 depended on and did not record (the second stood in data.seed): nothing to compare. */
+static bool is_unrecorded(const char *key)
+{
+    return strcmp(key, "cache.batch_tokens") == 0 || strcmp(key, "cache.seed") == 0;
+}
+
 static vl_status compare_value(vl_settings_difference *out, vl_config *scratch, const char *key, const char *then,
                                const char *now, vl_error *err)
 {
     const vl_option *option = vl_option_find(key);
+    if (!then && is_unrecorded(key))
+        return VL_OK;
     char *a = canonical(scratch, option, then ? then : option ? option->initial : "(nothing)");
     char *b = canonical(scratch, option, now);
     vl_status status = a && b ? VL_OK : vl_fail_nomem(err, "settings");

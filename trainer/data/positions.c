@@ -13,13 +13,13 @@ int64_t vl_positions_count(int64_t limit, int64_t available)
 }
 
 /* The generator depends on seed, sample and class alone: another limit of another class changes nothing here. */
-static void seed_for(vl_rng *rng, int64_t seed, int64_t number, int token_class)
+static void seed_for(vl_rng *rng, int64_t seed, const char *key, int token_class)
 {
-    char text[96];
+    char text[160];
     uint8_t digest[VL_SHA256_BYTES];
     uint64_t value = 0;
     vl_sha256 hash;
-    snprintf(text, sizeof text, "positions:%lld:%lld:%s", (long long)seed, (long long)number,
+    snprintf(text, sizeof text, "positions:%lld:%s:%s", (long long)seed, key,
              vl_token_class_name((vl_token_class)token_class));
     vl_sha256_init(&hash);
     vl_sha256_update(&hash, text, strlen(text));
@@ -42,7 +42,7 @@ static void draw(uint8_t *marks, int64_t *candidates, int64_t n, int64_t keep, v
 }
 
 vl_status vl_positions_choose(int64_t *rows, int64_t *n, const vl_sequence *sequence,
-                              const int64_t limits[VL_CLASS_COUNT], int64_t seed, int64_t number, vl_error *err)
+                              const int64_t limits[VL_CLASS_COUNT], int64_t seed, const char *key, vl_error *err)
 {
     int64_t total = sequence->n_tokens;
     uint8_t *marks = vl_calloc((size_t)total, 1);
@@ -55,7 +55,7 @@ vl_status vl_positions_choose(int64_t *rows, int64_t *n, const vl_sequence *sequ
         for (int64_t t = 0; t < total; t++)
             if (sequence->token_class[t] == c)
                 rows[count++] = t;
-        seed_for(&rng, seed, number, c);
+        seed_for(&rng, seed, key, c);
         draw(marks, rows, count, vl_positions_count(limits[c], count), &rng);
     }
     for (int64_t t = 0; t < total; t++)

@@ -260,6 +260,7 @@ vl_status vl_eval_run(vl_eval_result **out, const vl_eval_inputs *inputs, const 
         return vl_fail_nomem(err, "evaluation");
     describe(r, inputs);
     VL_GOTO(prepare(&e, options && options->allow_other_model, err));
+    VL_GOTO(vl_cache_split(inputs->cache, inputs->config, err));
     VL_GOTO(vl_eval_rows_select(&rows, inputs->config, inputs->cache, err));
     r->wrong_rows = rows.n_partners;
     VL_GOTO(vl_eval_identify(

@@ -26,7 +26,7 @@ static vl_status encode_all(vl_fidelity_data *data, const vl_fidelity_inputs *in
     if (!heldout)
         return vl_fail_nomem(err, "fidelity");
     for (int64_t i = 0; i < info->n_samples; i++)
-        if (cached->heldout[i])
+        if (cached->heldout[i] == VL_SAMPLE_HELDOUT)
             heldout[n++] = cached->id[i];
     int64_t wanted = in->config->fidelity.samples < n ? in->config->fidelity.samples : n;
     VL_GOTO(vl_samples_read(&list, in->config, vl_model_tokenizer(in->model), err));

@@ -77,7 +77,8 @@ static vl_status choose(ablation_run *run, vl_error *err)
     if (!run->asked || !run->object)
         return vl_fail_nomem(err, "patch ablation");
     for (int64_t i = 0; i < vl_cache_get_info(run->in->cache)->n_samples; i++) {
-        const vl_sample *sample = cached->heldout[i] ? vl_samples_find(&run->list, cached->id[i]) : NULL;
+        const vl_sample *sample =
+            cached->heldout[i] == VL_SAMPLE_HELDOUT ? vl_samples_find(&run->list, cached->id[i]) : NULL;
         if (!sample || sample->n_images != 1 || !sample->prompt)
             continue;
         const vl_object *object = vl_object_asked(&run->objects, sample->images[0], sample->prompt);

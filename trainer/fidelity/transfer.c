@@ -41,7 +41,8 @@ static vl_status choose(vl_rows *out, const vl_fidelity_inputs *in, vl_error *er
     if (!row)
         return vl_fail_nomem(err, "transfer");
     for (int64_t i = 0; i < info->n_tokens; i++)
-        if (heldout[tokens->sample_row[i]] && tokens->token_class[i] != VL_IMAGE && tokens->position[i] != 0)
+        if (heldout[tokens->sample_row[i]] == VL_SAMPLE_HELDOUT && tokens->token_class[i] != VL_IMAGE &&
+            tokens->position[i] != 0)
             row[able++] = i;
     wanted = wanted < able ? wanted : able;
     for (; n < wanted; n++) /* n <= n * able / wanted: what is read is still there */

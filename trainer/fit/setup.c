@@ -99,6 +99,7 @@ vl_status vl_fit_open(vl_fit_session *s, const vl_fit_options *options, vl_error
     s->n_layers = info->n_states - 1;
     VL_TRY(check_config(s->config, s->n_layers, err));
     VL_TRY(open_head(s, options, err));
+    VL_TRY(vl_cache_split(s->cache, s->config, err));
     VL_TRY(vl_plan_new(&s->plan, s->config, s->cache, err));
     VL_TRY(vl_fit_settings_make(s, err));
     VL_TRY(make_layers(s, err));
