@@ -11,6 +11,11 @@ pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
+# WebP pictures: optional. Without it they are refused by name.
+pkg_check_modules(WEBP IMPORTED_TARGET libwebp)
+if(NOT WEBP_FOUND)
+  message(STATUS "libwebp (libwebp-dev) is missing: WebP pictures are refused")
+endif()
 # The OpenMP build by name: a pthreads OpenBLAS would bring a second thread pool. It holds LAPACK too.
 find_library(OPENBLAS_LIBRARY openblas PATHS /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}/openblas-openmp NO_DEFAULT_PATH REQUIRED)
 find_path(DNNL_INCLUDE_DIR dnnl.h REQUIRED)

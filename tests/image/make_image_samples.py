@@ -116,6 +116,8 @@ def files():
         yield f'jpeg_exif{orientation}', saved(picture(8, 4), 'JPEG', optimize=True,
                                                exif=b'Exif\0\0' + exif(orientation, orientation % 2 == 0))
 
+    yield 'webp_alpha', saved(rgba, 'WEBP', quality=70)
+    yield 'webp_lossless_exif', saved(picture(4, 2), 'WEBP', lossless=True, exif=b'Exif\0\0' + exif(6))
     yield 'bmp_24', saved(rgb, 'BMP')
     yield 'bmp_8', saved(palette, 'BMP')
     yield 'bmp_1', saved(rgb.convert('1'), 'BMP')

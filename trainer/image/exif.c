@@ -157,12 +157,28 @@ static int png_orientation(const uint8_t *data, size_t size)
     return orientation;
 }
 
+/* The EXIF chunk of a RIFF file (WebP container, "Extended File Format"). */
+static int webp_orientation(const uint8_t *data, size_t size)
+{
+    for (size_t at = 12; size >= 8 && at <= size - 8;) {
+        const size_t length = vl_load_le32(data + at + 4), room = size - at - 8;
+        if (memcmp(data + at, "EXIF", 4) == 0)
+            return tiff_orientation(data + at + 8, length < room ? length : room);
+        if (length >= room)
+            break;
+        at += 8 + length + length % 2;
+    }
+    return 1;
+}
+
 int vl_exif_orientation(const uint8_t *data, size_t size)
 {
     if (size >= 4 && data[0] == 0xff && data[1] == 0xd8)
         return jpeg_orientation(data, size);
     if (size >= 8 && memcmp(data, "\x89PNG\r\n\x1a\n", 8) == 0)
         return png_orientation(data, size);
+    if (size >= 12 && memcmp(data, "RIFF", 4) == 0 && memcmp(data + 8, "WEBP", 4) == 0)
+        return webp_orientation(data, size);
     return 1;
 }
 

@@ -9,39 +9,43 @@
 
 typedef vl_status (*decoder)(vl_pixels *out, const vl_image_bytes *bytes, vl_error *err);
 
+/* The command that makes a PNG of a file that is not read. */
+typedef enum converter { NO_CONVERTER = 0, IMAGE_MAGICK, HEIF_CONVERT } converter;
+
 /* First bytes of a file. Those with no decoder are known so that they can be refused by name. */
 static const struct magic {
     size_t offset, size;
     const char *bytes;
     const char *name;
     decoder decode;
+    converter converter;
 } MAGICS[] = {
-    {0, 8, "\x89PNG\r\n\x1a\n", "PNG", vl_decode_png},
-    {0, 3, "\xff\xd8\xff", "JPEG", vl_decode_jpeg},
-    {0, 2, "BM", "BMP", vl_decode_bmp},
-    {8, 4, "WEBP", "WebP", NULL},
-    {0, 4, "GIF8", "GIF", NULL},
-    {0, 4, "II*\0", "TIFF", NULL},
-    {0, 4, "MM\0*", "TIFF", NULL},
-    {0, 4, "II+\0", "BigTIFF", NULL},
-    {4, 8, "ftypavif", "AVIF", NULL},
-    {4, 7, "ftyphei", "HEIC", NULL},
-    {4, 7, "ftyphev", "HEIC", NULL},
-    {4, 8, "ftypmif1", "HEIF", NULL},
-    {0, 8, "\0\0\0\x0cjP  ", "JPEG 2000", NULL},
-    {0, 4, "\xff\x4f\xff\x51", "JPEG 2000", NULL},
-    {0, 2, "\xff\x0a", "JPEG XL", NULL},
-    {4, 4, "JXL ", "JPEG XL", NULL},
-    {0, 4, "8BPS", "Photoshop", NULL},
-    {0, 4, "\0\0\1\0", "ICO", NULL},
-    {0, 4, "qoif", "QOI", NULL},
-    {0, 4, "%PDF", "PDF", NULL},
-    {0, 4, "<svg", "SVG", NULL},
-    {0, 5, "<?xml", "XML or SVG", NULL},
-    {0, 2, "P2", "PGM", NULL},
-    {0, 2, "P5", "PGM", NULL},
-    {0, 2, "P3", "PPM", NULL},
-    {0, 2, "P6", "PPM", NULL},
+    {0, 8, "\x89PNG\r\n\x1a\n", "PNG", vl_decode_png, NO_CONVERTER},
+    {0, 3, "\xff\xd8\xff", "JPEG", vl_decode_jpeg, NO_CONVERTER},
+    {0, 2, "BM", "BMP", vl_decode_bmp, NO_CONVERTER},
+    {8, 4, "WEBP", "WebP", vl_decode_webp, NO_CONVERTER},
+    {0, 4, "GIF8", "GIF", NULL, IMAGE_MAGICK},
+    {0, 4, "II*\0", "TIFF", NULL, IMAGE_MAGICK},
+    {0, 4, "MM\0*", "TIFF", NULL, IMAGE_MAGICK},
+    {0, 4, "II+\0", "BigTIFF", NULL, IMAGE_MAGICK},
+    {4, 8, "ftypavif", "AVIF", NULL, HEIF_CONVERT},
+    {4, 7, "ftyphei", "HEIC", NULL, HEIF_CONVERT},
+    {4, 7, "ftyphev", "HEIC", NULL, HEIF_CONVERT},
+    {4, 8, "ftypmif1", "HEIF", NULL, HEIF_CONVERT},
+    {0, 8, "\0\0\0\x0cjP  ", "JPEG 2000", NULL, NO_CONVERTER},
+    {0, 4, "\xff\x4f\xff\x51", "JPEG 2000", NULL, NO_CONVERTER},
+    {0, 2, "\xff\x0a", "JPEG XL", NULL, NO_CONVERTER},
+    {4, 4, "JXL ", "JPEG XL", NULL, NO_CONVERTER},
+    {0, 4, "8BPS", "Photoshop", NULL, NO_CONVERTER},
+    {0, 4, "\0\0\1\0", "ICO", NULL, NO_CONVERTER},
+    {0, 4, "qoif", "QOI", NULL, NO_CONVERTER},
+    {0, 4, "%PDF", "PDF", NULL, NO_CONVERTER},
+    {0, 4, "<svg", "SVG", NULL, NO_CONVERTER},
+    {0, 5, "<?xml", "XML or SVG", NULL, NO_CONVERTER},
+    {0, 2, "P2", "PGM", NULL, NO_CONVERTER},
+    {0, 2, "P5", "PGM", NULL, NO_CONVERTER},
+    {0, 2, "P3", "PPM", NULL, NO_CONVERTER},
+    {0, 2, "P6", "PPM", NULL, NO_CONVERTER},
 };
 
 vl_status vl_image_check_size(const vl_image_bytes *bytes, int64_t width, int64_t height, vl_error *err)
@@ -51,26 +55,41 @@ vl_status vl_image_check_size(const vl_image_bytes *bytes, int64_t width, int64_
         return vl_fail(err, VL_EFORMAT, "%s: a picture of %lld x %lld pixels", bytes->name, (long long)width,
                        (long long)height);
     if (width > SIDE || height > SIDE || width * height > bytes->max_pixels)
-        return vl_fail(err, VL_EFORMAT, "%s: %lld x %lld pixels, more than the limit of %lld pixels", bytes->name,
-                       (long long)width, (long long)height, (long long)bytes->max_pixels);
+        return vl_fail(err, VL_EFORMAT, "%s: %lld x %lld pixels, more than the limit of %lld pixels (data.max_pixels)",
+                       bytes->name, (long long)width, (long long)height, (long long)bytes->max_pixels);
     return VL_OK;
+}
+
+/* By name, with the command that converts it where one is common. */
+static vl_status refuse_kind(const vl_image_bytes *bytes, const struct magic *m, vl_error *err)
+{
+    if (m->converter == IMAGE_MAGICK)
+        return vl_fail(err, VL_EUNSUPPORTED,
+                       "%s: %s is not supported (PNG, JPEG, WebP and BMP are): convert '%s[0]' X.png", bytes->name,
+                       m->name, bytes->name);
+    if (m->converter == HEIF_CONVERT)
+        return vl_fail(err, VL_EUNSUPPORTED,
+                       "%s: %s is not supported (PNG, JPEG, WebP and BMP are): heif-convert '%s' X.png", bytes->name,
+                       m->name, bytes->name);
+    return vl_fail(err, VL_EUNSUPPORTED, "%s: %s is not supported, expected a picture as PNG, JPEG, WebP or BMP",
+                   bytes->name, m->name);
 }
 
 static vl_status find_decoder(decoder *out, const vl_image_bytes *bytes, vl_error *err)
 {
     if (bytes->size == 0)
-        return vl_fail(err, VL_EFORMAT, "%s: an empty file, expected a picture (PNG, JPEG or BMP)", bytes->name);
+        return vl_fail(err, VL_EFORMAT, "%s: an empty file, expected a picture (PNG, JPEG, WebP or BMP)", bytes->name);
     for (size_t i = 0; i < sizeof MAGICS / sizeof *MAGICS; i++) {
         const struct magic *m = &MAGICS[i];
         if (bytes->size < m->offset + m->size || memcmp(bytes->data + m->offset, m->bytes, m->size) != 0)
             continue;
         if (!m->decode)
-            return vl_fail(err, VL_EUNSUPPORTED, "%s: %s is not supported, expected a picture as PNG, JPEG or BMP",
-                           bytes->name, m->name);
+            return refuse_kind(bytes, m, err);
         *out = m->decode;
         return VL_OK;
     }
-    return vl_fail(err, VL_EFORMAT, "%s: not a picture that vlens can read, expected PNG, JPEG or BMP", bytes->name);
+    return vl_fail(err, VL_EFORMAT, "%s: not a picture that vlens can read, expected PNG, JPEG, WebP or BMP",
+                   bytes->name);
 }
 
 /* One channel of a pixel over opaque white, in the fixed point of Pillow's ImagingAlphaComposite

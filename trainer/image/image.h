@@ -1,4 +1,4 @@
-/* hf/image.h - pictures: PNG, JPEG and BMP files as 8-bit RGB, equal to what Pillow 11 hands to the image
+/* hf/image.h - pictures: PNG, JPEG, WebP and BMP files as 8-bit RGB, equal to what Pillow 11 hands to the image
  * processors of transformers (Image.open, optionally ImageOps.exif_transpose, then convert_rgb). */
 #ifndef VL_HF_IMAGE_H
 #define VL_HF_IMAGE_H
@@ -36,7 +36,7 @@ typedef struct vl_image_options {
 #define VL_IMAGE_MAX_BYTES  ((size_t)512 << 20)
 
 /* Reads and decodes a file; options may be NULL (all zero). The caller clears *out, which is empty on failure.
- * Errors: VL_EIO, VL_EFORMAT (damaged, cut short, no picture, over a limit), VL_EUNSUPPORTED (WebP, GIF, TIFF, ...
+ * Errors: VL_EIO, VL_EFORMAT (damaged, cut short, no picture, over a limit), VL_EUNSUPPORTED (GIF, TIFF, HEIC, ...
  * and the rarer kinds of BMP and PNG), VL_ENOMEM. */
 vl_status vl_image_open(vl_image *out, const char *path, const vl_image_options *options, vl_error *err);
 /* The same for bytes in memory; `name` stands in the messages. */

@@ -24,6 +24,8 @@ typedef struct vl_pixels {
 
 vl_status vl_decode_png(vl_pixels *out, const vl_image_bytes *bytes, vl_error *err);
 vl_status vl_decode_bmp(vl_pixels *out, const vl_image_bytes *bytes, vl_error *err);
+/* VL_EUNSUPPORTED in a build without libwebp. */
+vl_status vl_decode_webp(vl_pixels *out, const vl_image_bytes *bytes, vl_error *err);
 vl_status vl_decode_jpeg(vl_pixels *out, const vl_image_bytes *bytes, vl_error *err);
 
 /* What every decoder asks of the size in a header, before it allocates. */
