@@ -12,7 +12,7 @@ enum { BLOCK = 2048 }; /* of the vocabulary: its sums stay in the cache while th
 
 static vl_pooled_cell *cell_at(const vl_pooled *p, int64_t state, vl_eval_lens lens, int finest)
 {
-    int place = finest == VL_GROUP_FIRST ? VL_CLASS_COUNT : finest;
+    int place = finest >= VL_GROUP_FIRST ? VL_CLASS_COUNT + finest - VL_GROUP_FIRST : finest;
     return p->cell + (state * VL_POOLED_LENSES + (int64_t)lens) * VL_POOLED_GROUPS + place;
 }
 
@@ -123,7 +123,9 @@ vl_status vl_pooled_add_up(vl_pooled *p, const vl_team *team, vl_error *err)
     return VL_OK;
 }
 
-static const int finest_groups[VL_POOLED_GROUPS] = {VL_TEXT, VL_IMAGE, VL_LAST, VL_GENERATED, VL_GROUP_FIRST};
+static const int finest_groups[VL_POOLED_GROUPS] = {VL_TEXT,           VL_IMAGE,          VL_LAST,
+                                                    VL_GENERATED,      VL_ANSWER,         VL_GROUP_FIRST,
+                                                    VL_GROUP_ANSWER_1, VL_GROUP_ANSWER_2, VL_GROUP_ANSWER_3};
 
 /* Mean probability of token j over the rows of a group at one state. */
 static double mean_at(const vl_pooled *p, int64_t state, vl_eval_lens lens, int group, int64_t j)

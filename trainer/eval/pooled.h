@@ -9,7 +9,7 @@
 
 enum {
     VL_POOLED_LENSES = VL_EVAL_WRONG_PICTURE, /* the lenses before it */
-    VL_POOLED_GROUPS = VL_CLASS_COUNT + 1,    /* finest groups: the classes, and "first" behind them */
+    VL_POOLED_GROUPS = VL_CLASS_COUNT + 4,    /* finest groups: the classes, then first and the parts of answers */
     VL_POOLED_BINS = 15,
     VL_POOLED_ROWS = 64 /* of a piece */
 };

@@ -9,7 +9,7 @@
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
 #include "trainer/base/str.h"
-#include "trainer/eval/result.h"
+#include "trainer/eval/transfer.h"
 
 /* ---- text -------------------------------------------------------------------------------------------------- */
 
@@ -110,10 +110,17 @@ vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
     if (!r->heldout)
         vl_str_puts(&text, "Rows that the lens was fitted on (eval.split: train): no measure of how good it is.\n");
     for (int g = 0; g < r->n_groups; g++) {
+        if (r->group[g] >= VL_GROUP_ANSWER_1)
+            continue; /* parts of a class: in the short table alone */
         put_kl_header(&text, r, g);
         for (int64_t s = 0; s <= r->n_layers; s++)
             put_state(&text, r, g, s);
         put_depth(&text, r, g);
+    }
+    vl_status status = vl_transfer_put(&text, r, err);
+    if (status != VL_OK) {
+        vl_str_clear(&text);
+        return status;
     }
     vl_str_printf(
         &text,
@@ -180,6 +187,22 @@ static json_t *group_json(const vl_eval_result *r, int group)
     return object;
 }
 
+/* Means over the states 0..L-1. */
+static json_t *transfer_json(const vl_eval_result *r, const vl_transfer *t)
+{
+    json_t *object = json_object();
+    for (vl_eval_lens lens = VL_EVAL_LOGIT; lens <= VL_EVAL_BASELINE; lens++) {
+        char name[48];
+        if (lens == VL_EVAL_BASELINE && !r->has_baseline)
+            continue;
+        json_object_set_new(object, vl_eval_lens_name(lens), estimate_json(t->kl[lens]));
+        snprintf(name, sizeof name, "%s_minus_tuned", vl_eval_lens_name(lens));
+        if (lens != VL_EVAL_TUNED)
+            json_object_set_new(object, name, estimate_json(t->gain[lens]));
+    }
+    return object;
+}
+
 vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
 {
     json_t *root =
@@ -195,13 +218,23 @@ vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
     json_object_set_new(root, "lens_model_digest",
                         r->lens_model_digest[0] ? json_string(r->lens_model_digest) : json_null());
     json_object_set_new(root, "rules", r->rules[0] ? json_string(r->rules) : json_null());
-    for (int g = 0; g < r->n_groups; g++)
-        json_array_append_new(groups, group_json(r, g));
+    vl_transfer means[VL_GROUP_COUNT];
+    vl_status status = vl_transfer_measure(means, r, err);
+    for (int g = 0; g < r->n_groups && status == VL_OK; g++) {
+        json_t *group = group_json(r, g);
+        json_object_set_new(group, "all_states", transfer_json(r, &means[g]));
+        json_array_append_new(groups, group);
+    }
     json_object_set_new(root, "classes", groups);
     char *text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
     json_decref(root);
-    *out = text;
-    return text ? VL_OK : vl_fail_nomem(err, "JSON of a result");
+    if (status == VL_OK && !text)
+        status = vl_fail_nomem(err, "JSON of a result");
+    if (status == VL_OK)
+        *out = text;
+    else
+        vl_free(text);
+    return status;
 }
 
 vl_status vl_eval_write(const vl_eval_result *r, const char *path, vl_error *err)

@@ -12,6 +12,9 @@ const char *vl_eval_group_name(int group)
     case VL_GROUP_ALL_TEXT: return "all-text";
     case VL_GROUP_ALL: return "all";
     case VL_GROUP_FIRST: return "first";
+    case VL_GROUP_ANSWER_1: return "answer 1";
+    case VL_GROUP_ANSWER_2: return "answer 2";
+    case VL_GROUP_ANSWER_3: return "answer 3+";
     default: return vl_token_class_name((vl_token_class)group);
     }
 }
@@ -21,7 +24,9 @@ bool vl_eval_group_holds(int target, int group)
     if (target == VL_GROUP_ALL)
         return group != VL_GROUP_FIRST;
     if (target == VL_GROUP_ALL_TEXT)
-        return group == VL_TEXT || group == VL_LAST || group == VL_GENERATED;
+        return group != VL_IMAGE && group != VL_GROUP_FIRST;
+    if (target == VL_ANSWER && group >= VL_GROUP_ANSWER_1)
+        return true;
     return target == group;
 }
 
@@ -213,17 +218,37 @@ static int64_t matching_row(const vl_cache_tokens *tokens, const sample_index *i
     return same ? other : -1;
 }
 
+/* Where in which answer a row stands. The first token of an answer is the one behind the row of class last, which is
+ * in the same turn; where that was not kept, the first one that was. */
+typedef struct answer_walk {
+    int turn;
+    int32_t before; /* position of the token before the answer */
+} answer_walk;
+
+static int finest_group(answer_walk *walk, const vl_cache_tokens *tokens, int64_t row)
+{
+    if (tokens->token_class[row] == VL_LAST)
+        *walk = (answer_walk){tokens->turn[row], tokens->position[row]};
+    if (tokens->token_class[row] != VL_ANSWER)
+        return tokens->token_class[row];
+    if (walk->turn != tokens->turn[row])
+        *walk = (answer_walk){tokens->turn[row], tokens->position[row] - 1};
+    int32_t place = tokens->position[row] - walk->before;
+    return place <= 1 ? VL_GROUP_ANSWER_1 : place == 2 ? VL_GROUP_ANSWER_2 : VL_GROUP_ANSWER_3;
+}
+
 static void add_sample(vl_eval_rows *out, const vl_config *config, const vl_cache_tokens *tokens,
                        const sample_index *index, int64_t sample, int64_t partner)
 {
     int64_t cursor = partner >= 0 ? index->start[partner] : 0;
+    answer_walk walk = {-2, 0};
     for (int64_t i = index->start[sample]; i < index->start[sample + 1]; i++) {
         int64_t row = index->rows[i], n = out->n++;
         out->row[n] = row;
         out->partner[n] = partner >= 0 ? matching_row(tokens, index, partner, row, &cursor) : -1;
         out->n_partners += out->partner[n] >= 0;
-        out->group[n] =
-            tokens->position[row] < config->eval.first_positions ? VL_GROUP_FIRST : tokens->token_class[row];
+        int finest = finest_group(&walk, tokens, row);
+        out->group[n] = (uint8_t)(tokens->position[row] < config->eval.first_positions ? VL_GROUP_FIRST : finest);
         out->cluster[n] = (int32_t)index->cluster[sample];
     }
 }

@@ -6,13 +6,22 @@
 #include <vlens/cache.h>
 #include <vlens/config.h>
 
-enum { VL_GROUP_ALL_TEXT = VL_CLASS_COUNT, VL_GROUP_ALL, VL_GROUP_FIRST, VL_GROUP_COUNT };
+/* Classes, unions of them, rows at the first positions, and the first, second and later tokens of given answers. */
+enum {
+    VL_GROUP_ALL_TEXT = VL_CLASS_COUNT,
+    VL_GROUP_ALL,
+    VL_GROUP_FIRST,
+    VL_GROUP_ANSWER_1,
+    VL_GROUP_ANSWER_2,
+    VL_GROUP_ANSWER_3,
+    VL_GROUP_COUNT
+};
 
 typedef struct vl_eval_rows {
     int64_t n;
     int64_t *row;     /* [n] cache row, ascending */
     int64_t *partner; /* [n] the same position of another picture with the same prompt, or -1 */
-    uint8_t *group;   /* [n] the finest group: its class, or VL_GROUP_FIRST */
+    uint8_t *group;   /* [n] the finest group: its class, VL_GROUP_FIRST, or the position in an answer */
     int32_t *cluster; /* [n] */
     int64_t n_clusters;
     int64_t n_partners;
