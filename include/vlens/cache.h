@@ -81,6 +81,7 @@ typedef struct vl_cache_tokens {
     const int32_t *sample_row;                               /* [N] the row of /samples that `sample` names */
     const uint8_t *token_class;                              /* [N] vl_token_class */
     const int16_t (*patch)[3];                               /* [N] tile, row, column; -1 for text */
+    const int16_t *turn;                                     /* [N] turn of the conversation, from 0; -1: none */
     const uint64_t *visible;                                 /* [N] or NULL */
 } vl_cache_tokens;
 VL_API const vl_cache_tokens *vl_cache_get_tokens(const vl_cache *cache);

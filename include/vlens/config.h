@@ -17,6 +17,16 @@ extern "C" {
 #endif
 
 typedef enum vl_template { VL_TEMPLATE_AUTO = 0, VL_TEMPLATE_NONE } vl_template;
+typedef enum vl_data_format {
+    VL_FORMAT_AUTO = 0, /* by what the file holds */
+    VL_FORMAT_PROMPT,
+    VL_FORMAT_LLAVA,
+    VL_FORMAT_SHAREGPT,
+    VL_FORMAT_MESSAGES,
+    VL_FORMAT_COCO
+} vl_data_format;
+typedef enum vl_bad_samples { VL_BAD_STOP = 0, VL_BAD_SKIP } vl_bad_samples;
+typedef enum vl_too_long { VL_LONG_STOP = 0, VL_LONG_SKIP, VL_LONG_TRUNCATE } vl_too_long;
 typedef enum vl_cache_dtype { VL_CACHE_AUTO = 0, VL_CACHE_BF16, VL_CACHE_F16, VL_CACHE_F32 } vl_cache_dtype;
 typedef enum vl_lens_kind { VL_LENS_AFFINE = 0, VL_LENS_BIAS } vl_lens_kind;
 typedef enum vl_lens_init { VL_INIT_RIDGE = 0, VL_INIT_ZERO, VL_INIT_MEAN } vl_lens_init;
@@ -37,7 +47,12 @@ typedef struct vl_config {
     int64_t threads;       /* 0: all */
     char *output;          /* the lens directory */
     struct {
-        char *samples;             /* JSONL, or NULL */
+        char *samples;         /* a file of samples, or NULL */
+        vl_data_format format; /* of that file */
+        char *prompt;          /* what is asked of pictures that come with a caption only; NULL */
+        char *template_date;   /* "YYYY-MM-DD", for chat templates that tell the date; NULL */
+        vl_bad_samples bad_samples;
+        vl_too_long too_long;
         char *images;              /* folder that image paths are relative to; NULL: the folder of the JSONL */
         char *text;                /* a plain corpus cut into windows, or NULL; exactly one of samples and text */
         int64_t max_tokens;        /* window length of text; longest sequence of samples (0: no limit) */

@@ -8,13 +8,13 @@
 extern "C" {
 #endif
 
-typedef struct vl_part {
+typedef struct vl_turn_part {
     const char *text; /* UTF-8; NULL: here stands a picture, the next one of the conversation */
-} vl_part;
+} vl_turn_part;
 
 typedef struct vl_turn {
     const char *role; /* "system", "user" or "assistant" */
-    const vl_part *parts;
+    const vl_turn_part *parts;
     int n_parts;
 } vl_turn;
 

@@ -28,7 +28,8 @@ typedef enum vl_status {
     VL_EDEVICE,      /* the compute device is missing or failed */
     VL_ECANCELLED,   /* a progress callback asked to stop; a checkpoint was saved where one is promised */
     VL_EINTERNAL,    /* a bug in vlens */
-    VL_EBUSY         /* another run holds the output folder; the message says who, and since when */
+    VL_EBUSY,        /* another run holds the output folder; the message says who, and since when */
+    VL_ELENGTH       /* a sequence of more tokens than the model, or the caller, allows */
 } vl_status;
 
 enum { VL_ERROR_MESSAGE_SIZE = 512 };

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 
+#include <vlens/conversation.h>
 #include <vlens/device.h>
 #include <vlens/hub.h>
 #include <vlens/progress.h>
@@ -19,8 +20,10 @@ extern "C" {
 
 typedef struct vl_model vl_model;
 
-typedef enum vl_token_class { VL_TEXT = 0, VL_IMAGE, VL_LAST, VL_GENERATED, VL_CLASS_COUNT } vl_token_class;
-/* "text", "image", "last", "generated". */
+/* last: the token before an answer; answer: of a given answer, its end token included; generated: what the model said
+ * itself. */
+typedef enum vl_token_class { VL_TEXT = 0, VL_IMAGE, VL_LAST, VL_GENERATED, VL_ANSWER, VL_CLASS_COUNT } vl_token_class;
+/* "text", "image", "last", "generated", "answer". */
 VL_API const char *vl_token_class_name(vl_token_class token_class);
 
 typedef struct vl_model_info {
@@ -66,17 +69,23 @@ VL_API const char *vl_model_unread_tensor(const vl_model *model, size_t i);
 
 /* ---- prompts ----------------------------------------------------------------------------------------------- */
 
-/* A picture of so many pixels is decoded in less than 256 MiB, whatever kind of PNG it is. */
-#define VL_PROMPT_MAX_PIXELS 16000000
+/* A picture of so many pixels is decoded in less than 1 GiB, whatever kind of PNG it is. */
+#define VL_PROMPT_MAX_PIXELS 64000000
 
 typedef struct vl_prompt {
-    const char *text; /* UTF-8 */
+    const char *text;     /* UTF-8; with turns: unused */
+    const vl_turn *turns; /* a conversation in the place of a text; NULL */
+    int n_turns;
+    bool unplaced; /* the pictures of the turns stand where they do because nobody said where: a text that spells image
+                    * tokens or turns itself is taken as it is */
+    const char *date; /* "YYYY-MM-DD" for chat templates that tell the model the date; NULL: they are refused */
     const char *const *image_paths;
     int n_images;
     bool raw;           /* template none: the text is taken as it is (it must hold the image tokens itself) */
     bool ignore_exif;   /* do not turn pictures by their EXIF orientation */
     int64_t max_pixels; /* refuse larger pictures, before they are decoded; 0: VL_PROMPT_MAX_PIXELS */
-    int64_t max_tokens; /* refuse longer sequences; 0: the model's own limit */
+    int64_t max_tokens; /* refuse longer sequences (VL_ELENGTH); 0: the model's own limit */
+    bool truncate;      /* cut them instead, but never a picture */
 } vl_prompt;
 
 /* Rows of a picture that lie as a grid over a part of it. Cell (row, column) covers an equal share of the box. */
@@ -106,16 +115,19 @@ typedef struct vl_sequence {
     int64_t n_tokens;       /* T */
     int64_t n_prompt;       /* rows that came from the prompt; the rest was generated */
     int32_t *ids;           /* [T] token ids; image rows hold the image token */
-    uint8_t *token_class;   /* [T] vl_token_class: the last prompt row is VL_LAST */
+    uint8_t *token_class;   /* [T] vl_token_class */
+    int16_t *turn;          /* [T] the turn that the token stands in, its frame included; -1 where there are no turns */
     int32_t *image;         /* [T] which image of this sequence, -1 for text */
     int16_t (*patch)[3];    /* [T] grid, row, column; -1 for text and for picture rows that no cell covers */
     int32_t (*position)[3]; /* [T] time, row, column: where attention stands the row; equal where there is one axis */
     uint64_t *visible; /* [T] or NULL; cross-attention: bit (image * tiles + tile) where the token sees that tile */
+    bool answered;     /* it ends with an answer that was given, or was cut: nothing is left to say */
     int n_images;
     struct vl_sequence_image *images; /* [n_images] */
 } vl_sequence;
 
-/* Tokenises, wraps in the family's chat template unless raw, expands image tokens, reads and prepares pictures. */
+/* Writes turns (and prompts of models that see pictures) in the model's chat template unless raw, tokenises, expands
+ * image tokens, reads and prepares pictures. */
 VL_API vl_status vl_model_encode(vl_sequence **out, const vl_model *model, const vl_prompt *prompt, vl_error *err);
 /* A sequence of given ids, text only (windows of a corpus): all VL_TEXT, the last one VL_TEXT too. */
 VL_API vl_status vl_sequence_from_ids(vl_sequence **out, const vl_model *model, const int32_t *ids, int64_t n,

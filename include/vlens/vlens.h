@@ -31,6 +31,7 @@
 #include <vlens/metric.h>
 #include <vlens/model.h>
 #include <vlens/progress.h>
+#include <vlens/samples.h>
 #include <vlens/serve.h>
 #include <vlens/study.h>
 #include <vlens/team.h>

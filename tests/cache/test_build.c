@@ -183,6 +183,14 @@ static void check_sample(session *s, vl_cache *cache, int32_t number, const vl_p
     vl_sequence_free(sequence);
 }
 
+static void check_answered(session *s, vl_cache *cache, int32_t number, const char *question, const char *answer,
+                           const char *const *picture)
+{
+    const vl_turn_part asked[] = {{NULL}, {question}}, said[] = {{answer}};
+    const vl_turn turns[] = {{"user", asked, 2}, {"assistant", said, 1}};
+    check_sample(s, cache, number, &(vl_prompt){.turns = turns, .n_turns = 2, .image_paths = picture, .n_images = 1});
+}
+
 static void test_contents(void **state)
 {
     session s;
@@ -209,8 +217,8 @@ static void test_contents(void **state)
     assert_int_equal(total, info->n_tokens);
     assert_int_equal(plan.n_forward_tokens, dry.n_forward_tokens);
     const char *scene[] = {FIXTURES "/images/scene.png"}, *alpha[] = {FIXTURES "/images/alpha.png"};
-    check_sample(&s, cache, 0, &(vl_prompt){.text = "What is this?", .image_paths = scene, .n_images = 1});
-    check_sample(&s, cache, 6, &(vl_prompt){.text = "Name it.", .image_paths = alpha, .n_images = 1});
+    check_answered(&s, cache, 0, "What is this?", "a scene", scene);
+    check_answered(&s, cache, 6, "Name it.", "alpha", alpha);
     check_sample(&s, cache, 3,
                  &(vl_prompt){.text = "A text without any picture, and somewhat longer than the others "
                                       "are."});
@@ -242,6 +250,7 @@ static void test_generated(void **state)
             continue;
         generated++;
         assert_true(tokens->token_class[i - 1] == VL_LAST || tokens->token_class[i - 1] == VL_GENERATED);
+        assert_true(tokens->sample[i] != 0 && tokens->sample[i] != 6); /* their answers were given */
         assert_int_equal(tokens->next_id[i - 1], tokens->id[i]);
     }
     assert_true(generated > 0 && generated <= 30);
@@ -397,19 +406,19 @@ static void test_refused(void **state)
     assert_non_null(strstr(s.err.message, "broken.png"));
     set_samples(&s, *state, "{\"image\": \"wide.png\", \"prompt\": \"x\"}\n");
     set(&s, "data.template=none");
-    assert_int_equal(build(&s, NULL, false, false), VL_EINVAL);
+    assert_int_equal(build(&s, NULL, false, false), VL_EFORMAT);
     assert_non_null(strstr(s.err.message, "samples.jsonl:1: prompt has 0 image tokens for 1 images"));
     set(&s, "data.template=auto");
     set(&s, "data.max_tokens=8");
-    assert_int_equal(build(&s, NULL, false, false), VL_EINVAL);
-    assert_non_null(strstr(s.err.message, "data.max_tokens is 8"));
+    assert_int_equal(build(&s, NULL, false, false), VL_EFORMAT);
+    assert_non_null(strstr(s.err.message, "max_tokens is 8"));
     set(&s, "data.max_tokens=0");
     set(&s, "cache.positions.generated=all");
     assert_int_equal(build(&s, NULL, false, false), VL_EINVAL);
     session_close(&s);
     assert_int_equal(session_open(&s, LLAMA), VL_OK);
     set_samples(&s, *state, "{\"image\": \"wide.png\", \"prompt\": \"x\"}\n");
-    assert_int_equal(build(&s, NULL, false, false), VL_EINVAL);
+    assert_int_equal(build(&s, NULL, false, false), VL_EFORMAT);
     assert_non_null(strstr(s.err.message, "samples.jsonl:1: an image, but"));
     session_close(&s);
 }

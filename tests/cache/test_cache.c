@@ -221,7 +221,7 @@ static void test_ranges(void **state)
     } cases[] = {
         {{2, 4, -1, 0, -1, NULL}, "is sample 4, which /samples/id does not hold"},
         {{2, 3, 0, 0, -1, NULL}, "/tokens/image[1] is 0, but /images has 0 entries"},
-        {{2, 3, -1, 4, -1, NULL}, "/tokens/class[1] is 4, expected 0 to 3"},
+        {{2, 3, -1, 5, -1, NULL}, "/tokens/class[1] is 5, expected 0 to 4"},
         {{2, 3, -1, 0, V, NULL}, "/tokens/next_id[1] is 40"},
         {{3, 3, -1, 0, -1, NULL}, "3 rows of states but 2 tokens"},
     };

@@ -1,4 +1,4 @@
-/* Reading data.samples: both formats, and every kind of line that is refused, with its place. */
+/* Reading data.samples: all formats, and every kind of line that is refused, with its place. */
 #include "tests/support/temp_folder.h"
 
 #include "trainer/data/samples.h"
@@ -85,18 +85,23 @@ static void test_refused(void **state)
         {"{\"prompt\": \"a\\u0000b\"}", "x.jsonl:1:"},
         {"{\"prompt\": \"a\xff\"}", "x.jsonl:1:"},
         {"{\"prompt\": \"a\", \"prompt\": \"b\"}", "x.jsonl:1:"},
-        {"\n[1]", "x.jsonl:2: the line is a list, expected an object"},
-        {"\"text\"", "x.jsonl:1: the line is a text"},
-        {"{}", "x.jsonl:1: \"prompt\" (or \"conversations\") is missing"},
+        {"{\"prompt\": \"x\"}\n[1]", "x.jsonl:2: this is a list, expected an object"},
+        {"\"text\"", "x.jsonl:1: this is a text"},
+        {"{}", "x.jsonl:1: \"prompt\" (or \"conversations\", \"messages\") is missing"},
         {"{\"prompt\": 3}", "x.jsonl:1: \"prompt\" is a number, expected a text"},
         {"{\"prompt\": \"x\", \"answer\": [\"y\"]}", "\"answer\" is a list, expected a text"},
-        {"{\"prompt\": \"x\", \"conversations\": []}", "both \"prompt\" and \"conversations\""},
+        {"{\"prompt\": \"x\", \"conversations\": []}", "more than one of \"prompt\""},
         {"{\"conversations\": {}}", "\"conversations\" is an object, expected a list"},
-        {"{\"conversations\": []}", "no turn from \"human\""},
-        {"{\"conversations\": [1]}", "turn 0 of \"conversations\""},
+        {"{\"conversations\": []}", "no turn is from the user"},
+        {"{\"conversations\": [1]}", "turn 0 has no \"from\" and \"value\""},
         {"{\"image\": \"a.png\", \"conversations\": [{\"from\": \"human\", \"value\": \"<image><image>\"}]}",
-         "2 times \"<image>\" in the first human turn, but 1 images"},
-        {"{\"prompt\": \"x\", \"images\": [\"a.png\"]}", "expected \"image\""},
+         "2 times \"<image>\" in the turns, but 1 images"},
+        {"{\"prompt\": \"x\", \"image\": \"a.png\", \"images\": [\"a.png\"]}", "both \"image\" and \"images\""},
+        {"{\"prompt\": \"x\", \"image\": \"http://x/a.png\"}", "is an address, only files are read"},
+        {"{\"conversations\": [{\"from\": \"tool\", \"value\": \"x\"}]}", "turn 0 is from \"tool\""},
+        {"[{\"prompt\": \"x\"}, {\"prompt\"", "x.jsonl:1: the array ends in the middle"},
+        {"[\n{\"prompt\": \"x\"}\n{\"prompt\": \"y\"}]", "x.jsonl:3: no valid JSON: expected \",\" or"},
+        {"{\"image\": \"a.png\", \"caption\": \"x\"}", "data.prompt says what is asked"},
         {"{\"prompt\": \"x\", \"image\": 4}", "\"image\" holds a number"},
         {"{\"prompt\": \"x\", \"image\": [[\"a.png\"]]}", "\"image\" holds a list"},
         {"{\"prompt\": \"x\", \"image\": \"\"}", "an image name is empty"},
@@ -119,6 +124,77 @@ static void test_refused(void **state)
     assert_int_equal(read_lines(&f, *state, "{\"prompt\": \"[[{{[[\", \"image\": \"..png\"}"), VL_OK);
     vl_samples_clear(&f.list);
     vl_config_free(f.config);
+}
+
+/* ---- the same samples in every format ---------------------------------------------------------------------- */
+
+static void read_format(vl_sample_list *out, vl_config *config, const char *name)
+{
+    char assignment[TEMP_PATH_SIZE];
+    vl_error err = VL_ERROR_INIT;
+    temp_format(assignment, sizeof assignment, "data.samples=%s/tests/data/formats/%s", VLENS_SOURCE_DIR, name);
+    assert_int_equal(vl_config_set(config, assignment, NULL), VL_OK);
+    if (vl_samples_read(out, config, NULL, &err) != VL_OK)
+        fail_msg("%s: %s", name, err.message);
+    assert_int_equal(out->n, 60);
+    assert_int_equal(out->n_faults, 0);
+}
+
+static void same_turns(const vl_sample *a, const vl_sample *b, const char *name)
+{
+    assert_int_equal(a->number, b->number);
+    assert_int_equal(a->n_turns, b->n_turns);
+    assert_int_equal(a->n_images, b->n_images);
+    for (int i = 0; i < a->n_images; i++)
+        assert_string_equal(a->images[i], b->images[i]);
+    for (int i = 0; i < a->n_turns; i++) {
+        assert_string_equal(a->turns[i].role, b->turns[i].role);
+        if (a->turns[i].n_parts != b->turns[i].n_parts)
+            fail_msg("%s, sample %lld, turn %d: %d parts, expected %d", name, (long long)b->number, i,
+                     b->turns[i].n_parts, a->turns[i].n_parts);
+        for (int k = 0; k < a->turns[i].n_parts; k++) {
+            const char *x = a->turns[i].parts[k].text, *y = b->turns[i].parts[k].text;
+            if (!x != !y || (x && strcmp(x, y) != 0))
+                fail_msg("%s, sample %lld, turn %d: \"%s\", expected \"%s\"", name, (long long)b->number, i, y, x);
+        }
+    }
+}
+
+static void test_same_in_all(void **state)
+{
+    static const struct {
+        const char *name, *taken_as;
+    } groups[2][5] = {{{"prompts.jsonl", "JSON lines of prompts"},
+                       {"prompts.json", "a JSON array of prompts"},
+                       {"captions.jsonl", "JSON lines of captions"},
+                       {"coco.json", "captions of COCO"},
+                       {"short_llava.jsonl", "JSON lines of LLaVA conversations"}},
+                      {{"llava.json", "a JSON array of LLaVA conversations and others"}, /* some have no picture */
+                       {"sharegpt.jsonl", "JSON lines of LLaVA conversations and others"},
+                       {"messages.jsonl", "JSON lines of Hugging Face messages"},
+                       {"messages_parts.jsonl", "JSON lines of Hugging Face messages"}}};
+    char assignment[TEMP_PATH_SIZE];
+    vl_config *config;
+    assert_int_equal(vl_config_new(&config, NULL), VL_OK);
+    temp_text(*state, "a.png", "a");
+    temp_text(*state, "b.png", "b");
+    temp_text(*state, "c.png", "c");
+    temp_format(assignment, sizeof assignment, "data.images=%s", (char *)*state);
+    assert_int_equal(vl_config_set(config, assignment, NULL), VL_OK);
+    assert_int_equal(vl_config_set(config, "data.prompt=Describe the picture.", NULL), VL_OK);
+    for (int g = 0; g < 2; g++) {
+        vl_sample_list first, other;
+        read_format(&first, config, groups[g][0].name);
+        for (int i = 0; i < 5 && groups[g][i].name; i++) {
+            read_format(&other, config, groups[g][i].name);
+            assert_string_equal(other.taken_as, groups[g][i].taken_as);
+            for (int64_t k = 0; k < 60; k++)
+                same_turns(&first.items[k], &other.items[k], groups[g][i].name);
+            vl_samples_clear(&other);
+        }
+        vl_samples_clear(&first);
+    }
+    vl_config_free(config);
 }
 
 static void test_allow_outside(void **state)
@@ -175,6 +251,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_formats, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(test_refused, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(test_same_in_all, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(test_allow_outside, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(test_long_line, temp_setup, temp_teardown),
         cmocka_unit_test(test_sources),

@@ -10,7 +10,7 @@ enum { TURNS = 8, PARTS = 8 };
 
 typedef struct talk {
     vl_turn turns[TURNS];
-    vl_part parts[TURNS][PARTS];
+    vl_turn_part parts[TURNS][PARTS];
     int n;
 } talk;
 
@@ -58,7 +58,7 @@ static void check_row(const json_t *row, const json_t *goldens, const vl_chat_te
     talk t;
     vl_str text = VL_STR_INIT;
     vl_error err = VL_ERROR_INIT;
-    vl_chat_span answers[TURNS];
+    vl_chat_place answers[TURNS];
     const char *expected = json_string_value(json_object_get(row, "text"));
     const char *name = json_string_value(json_object_get(row, "talk"));
     read_talk(&t, json_object_get(json_object_get(goldens, "talks"), name));
@@ -99,11 +99,11 @@ static void test_transformers(void **state)
 
 static void check_answers(const char *source, const char *expected)
 {
-    static const vl_part parts[] = {{"Who?"}, {"Me. "}, {"Why?"}, {""}};
+    static const vl_turn_part parts[] = {{"Who?"}, {"Me. "}, {"Why?"}, {""}};
     static const vl_turn turns[] = {
         {"user", &parts[0], 1}, {"assistant", &parts[1], 1}, {"user", &parts[2], 1}, {"assistant", &parts[3], 1}};
     vl_chat_template *opened;
-    vl_chat_span answers[4];
+    vl_chat_place answers[4];
     vl_str text = VL_STR_INIT, found = VL_STR_INIT;
     vl_error err = VL_ERROR_INIT;
     vl_chat chat = {turns, 4, false, NULL};
@@ -112,7 +112,7 @@ static void check_answers(const char *source, const char *expected)
         vl_str_puts(&found, err.message);
     for (int i = 0; i < 4 && err.status == VL_OK; i++) {
         vl_str_putc(&found, '[');
-        vl_str_append(&found, text.data + answers[i].first, answers[i].end - answers[i].first);
+        vl_str_append(&found, text.data + answers[i].answer_first, answers[i].answer_end - answers[i].answer_first);
         vl_str_putc(&found, ']');
     }
     if (!strstr(found.data, expected))

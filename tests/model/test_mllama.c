@@ -64,6 +64,10 @@ static void same_ids(const bench *b, const vl_prompt *prompt, const char *writte
 
 #define PROMPT(words, images, as_is)                                                                                   \
     (&(vl_prompt){.text = words, .image_paths = PICTURES, .n_images = images, .raw = as_is})
+/* The same inside of JSON. */
+#define USER_JSON "<|start_header_id|>user<|end_header_id|>\\n\\n"
+#define THEN_JSON "<|eot_id|><|start_header_id|>assistant<|end_header_id|>{{ '\\\\n\\\\n' }}"
+
 #define BOS  "<|begin_of_text|>"
 #define USER "<|start_header_id|>user<|end_header_id|>\n\n"
 #define THEN "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -99,10 +103,12 @@ static void template_in_a_list(void **state)
 {
     (void)state;
     char folder[] = "vlens-test-XXXXXX";
-    golden_copy_model(folder, &(golden_change){NAME, "chat_template.json", "{\n  \"chat_template\": \"",
-                                               "{\"chat_template\": [{\"name\": \"default\", \"template\": \"\"}, "
-                                               "{\"name\": \"other\", \"template\": \"<|start_header_id|>\"}],"
-                                               "\"rest\": \""});
+    golden_copy_model(folder,
+                      &(golden_change){NAME, "chat_template.json", "{\n  \"chat_template\": \"",
+                                       "{\"chat_template\": [{\"name\": \"other\", \"template\": \"no\"}, {\"name\": "
+                                       "\"default\", \"template\": \"{{ bos_token }}" USER_JSON
+                                       "<|image|>{{ messages[0].content[1].text }}" THEN_JSON "\"}],"
+                                       "\"rest\": \""});
     bench b = open_bench(folder);
     same_ids(&b, PROMPT("What?", 1, false), BOS USER "<|image|>What?" THEN);
     close_bench(&b);

@@ -125,6 +125,7 @@ static vl_status fill_tables(vl_tables *t, world *w, int64_t s, vl_error *err)
         t->rows.sample[r] = (int32_t)s;
         t->rows.token_class[r] = image ? 1 : r == n - 1 ? 2 : 0;
         t->rows.image[r] = image ? 0 : -1;
+        t->rows.turn[r] = -1;
         t->rows.patch[3 * r] = image ? 0 : -1;
         t->rows.patch[3 * r + 1] = image ? (int16_t)(r / 4) : -1;
         t->rows.patch[3 * r + 2] = image ? (int16_t)(r % 4) : -1;

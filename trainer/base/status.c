@@ -20,6 +20,7 @@ const char *vl_status_name(vl_status status)
     case VL_ECANCELLED: return "cancelled";
     case VL_EINTERNAL: return "internal error";
     case VL_EBUSY: return "in use";
+    case VL_ELENGTH: return "too long";
     }
     return "unknown status";
 }

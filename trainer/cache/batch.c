@@ -99,7 +99,7 @@ static vl_status generate(vl_sequence *sequence, const vl_cache_job *job, vl_err
 {
     int64_t most = job->config->cache.positions[VL_GENERATED], n = 0;
     int32_t *ids = NULL;
-    if (most <= 0)
+    if (most <= 0 || sequence->answered)
         return VL_OK;
     vl_status status = vl_model_generate(job->model, sequence, most, &ids, &n, err);
     if (status == VL_OK && n > 0)
@@ -296,6 +296,7 @@ static void fill_rows(vl_rows *out, const entry *e, int32_t number, int32_t firs
         out->position[to] = (int32_t)t;
         out->sample[to] = number;
         out->token_class[to] = s->token_class[t];
+        out->turn[to] = s->turn[t];
         out->image[to] = s->image[t] < 0 ? -1 : first_image + s->image[t];
         memcpy(out->patch + 3 * to, s->patch[t], sizeof s->patch[t]);
         if (out->visible)

@@ -212,6 +212,7 @@ static vl_status plan_shards(vl_cache_job *job, bool fresh, vl_error *err)
 static vl_status prepare(vl_cache_job *job, vl_cache_plan *plan, bool fresh, vl_error *err)
 {
     VL_TRY(vl_job_read(job, err));
+    VL_TRY(vl_job_check(job, err));
     VL_TRY(plan_shards(job, fresh, err));
     vl_job_plan(plan, job);
     VL_TRY(vl_job_check_space(job, err));
@@ -240,7 +241,8 @@ static vl_status make_ready(const vl_cache_job *job, bool fresh, vl_lock *lock, 
     VL_TRY(vl_lock_take(lock, job->directory, err));
     if (lock->stale[0])
         vl_job_message(job, false, "%s: the run before was cut off (%s)", job->directory, lock->stale);
-    return vl_job_clear_folder(job, !fresh, err);
+    VL_TRY(vl_job_clear_folder(job, !fresh, err));
+    return vl_job_write_skipped(job, err);
 }
 
 /* The index that lies there, where it is not one to be replaced without a trace. */

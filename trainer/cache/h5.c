@@ -273,7 +273,7 @@ static hid_t make_enum(const char *const *names, int n)
 
 vl_h5 vl_h5_make_type(vl_h5_type type)
 {
-    static const char *const classes[] = {"text", "image", "last", "generated"};
+    static const char *const classes[] = {"text", "image", "last", "generated", "answer"};
     static const char *const splits[] = {"train", "heldout"};
     hid_t text;
     switch (type) {
@@ -285,7 +285,7 @@ vl_h5 vl_h5_make_type(vl_h5_type type)
     case VL_H5_I64: return H5Tcopy(H5T_STD_I64LE);
     case VL_H5_U8: return H5Tcopy(H5T_STD_U8LE);
     case VL_H5_U64: return H5Tcopy(H5T_STD_U64LE);
-    case VL_H5_CLASS: return make_enum(classes, 4);
+    case VL_H5_CLASS: return make_enum(classes, 5);
     case VL_H5_SPLIT: return make_enum(splits, 2);
     case VL_H5_TEXT:
         text = H5Tcopy(H5T_C_S1);

@@ -173,16 +173,11 @@ void vl_job_close(vl_cache_job *job)
 
 vl_status vl_job_read(vl_cache_job *job, vl_error *err)
 {
-    VL_TRY(vl_samples_read(&job->samples, job->config, vl_model_tokenizer(job->model), err));
-    for (int64_t i = 0; i < job->samples.n; i++) {
-        const vl_sample *sample = &job->samples.items[i];
-        job->has_answers = job->has_answers || sample->answer;
-        if (sample->n_images > 0 && !job->info->sees_images) {
-            vl_status status = vl_fail(err, VL_EINVAL, "an image, but %s is a text model (%s)", job->info->path,
-                                       job->info->model_type);
-            return vl_sample_prefix(err, status, &job->samples, sample);
-        }
-    }
+    VL_TRY(vl_samples_scan(&job->samples, job->config, vl_model_tokenizer(job->model), err));
+    for (int64_t i = 0; i < job->samples.n; i++)
+        job->has_answers = job->has_answers || job->samples.items[i].answer;
+    if (job->samples.taken_as[0] && vl_team_rank(job->team) == 0)
+        vl_job_message(job, false, "%s: taken as %s (data.format)", job->samples.path, job->samples.taken_as);
     return VL_OK;
 }
 

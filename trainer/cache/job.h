@@ -37,7 +37,7 @@ typedef struct vl_cache_job {
     vl_sample_place *places; /* [S] where a sample lies; shard -1: nowhere */
     int64_t *missing;        /* [n_missing] samples that lie nowhere, in order */
     int64_t n_missing;
-    /* Filled by vl_job_count, of the samples that are missing. */
+    /* Filled by vl_job_check. */
     int64_t *n_forward;                   /* [S] rows that run; tokens to be generated are counted in full */
     int64_t (*available)[VL_CLASS_COUNT]; /* [S] rows that could be kept, by class */
     int64_t n_rows;                       /* kept, of all of them */
@@ -66,10 +66,18 @@ vl_status vl_job_identify(vl_cache_job *job, vl_error *err);
 vl_status vl_job_check_model(vl_cache_job *job, const char *path, const vl_cache_meta *meta, vl_error *err);
 /* Reads the samples. */
 vl_status vl_job_read(vl_cache_job *job, vl_error *err);
+/* Reads all samples as far as that goes without running the model: pictures are decoded, turns tokenised, rows counted.
+ * All faults are reported as messages, line by line; then VL_EFORMAT, or (data.bad_samples: skip) the samples are left
+ * out. Fills n_forward and available. */
+vl_status vl_job_check(vl_cache_job *job, vl_error *err);
+/* n_forward and available of one sample; safe from several threads for different samples. */
+vl_status vl_job_count_sample(vl_cache_job *job, int64_t sample, vl_error *err);
+/* Writes <directory>/skipped.jsonl: number, line and reason of each sample that was left out. */
+vl_status vl_job_write_skipped(const vl_cache_job *job, vl_error *err);
 /* Hashes the images, those whose size and time are as a shard or the index remembers excepted, makes the keys, and
  * decides which samples are held out. */
 vl_status vl_job_split(vl_cache_job *job, vl_error *err);
-/* Counts the rows of every missing sample from its text: no picture is decoded. */
+/* Adds up the rows of the missing samples. */
 vl_status vl_job_count(vl_cache_job *job, vl_error *err);
 void vl_job_plan(vl_cache_plan *out, const vl_cache_job *job);
 /* Rows of a sample that are kept. */

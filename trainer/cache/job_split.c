@@ -192,8 +192,8 @@ static vl_status make_keys(vl_cache_job *job, vl_error *err)
 
 vl_status vl_job_split(vl_cache_job *job, vl_error *err)
 {
-    job->first_image = vl_calloc((size_t)job->samples.n, sizeof *job->first_image);
-    job->heldout = vl_calloc((size_t)job->samples.n, 1);
+    job->first_image = vl_calloc((size_t)job->samples.n + 1, sizeof *job->first_image);
+    job->heldout = vl_calloc((size_t)job->samples.n + 1, 1);
     if (!job->first_image || !job->heldout)
         return vl_fail_nomem(err, "split");
     VL_TRY(hash_images(job, err));

@@ -261,6 +261,7 @@ static vl_status read_tables(vl_cache *cache, vl_error *err)
                                       .sample_row = cache->sample_row,
                                       .token_class = t->rows.token_class,
                                       .patch = (const int16_t(*)[3])t->rows.patch,
+                                      .turn = t->rows.turn,
                                       .visible = t->rows.visible};
     cache->samples = (vl_cache_samples){.id = t->samples.id,
                                         .heldout = cache->heldout,

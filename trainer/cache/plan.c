@@ -12,16 +12,16 @@
 
 /* ---- counting ---------------------------------------------------------------------------------------------- */
 
-static vl_status count_sample(vl_cache_job *job, int64_t i, vl_error *err)
+vl_status vl_job_count_sample(vl_cache_job *job, int64_t i, vl_error *err)
 {
     const vl_sample *sample = &job->samples.items[i];
     int64_t *available = job->available[i], generated = job->config->cache.positions[VL_GENERATED];
     vl_sequence *sequence = NULL;
-    vl_status status = vl_sample_outline(&sequence, job->model, job->config, sample, err);
-    if (status != VL_OK)
-        return vl_sample_prefix(err, status, &job->samples, sample);
+    VL_TRY(vl_sample_outline(&sequence, job->model, job->config, sample, err));
     for (int64_t t = 0; t < sequence->n_tokens; t++)
         available[sequence->token_class[t]]++;
+    if (sequence->answered)
+        generated = 0;
     job->n_forward[i] = sequence->n_tokens + generated;
     vl_sequence_free(sequence);
     available[VL_GENERATED] = generated;
@@ -48,20 +48,11 @@ static int64_t choose_chunk(const vl_cache_job *job, int64_t all_rows)
 
 vl_status vl_job_count(vl_cache_job *job, vl_error *err)
 {
-    size_t n = (size_t)job->samples.n;
     int64_t kept = 0;
-    job->n_forward = job->n_forward ? job->n_forward : vl_calloc(n + 1, sizeof *job->n_forward);
-    job->available = job->available ? job->available : vl_calloc(n + 1, sizeof *job->available);
-    if (!job->n_forward || !job->available)
-        return vl_fail_nomem(err, "plan");
     job->total = job->n_rows = 0;
     for (int64_t i = 0; i < job->n_missing; i++) {
-        int64_t sample = job->missing[i];
-        if (job->n_forward[sample] == 0)
-            VL_TRY(count_sample(job, sample, err));
-        job->total += job->n_forward[sample];
-        job->n_rows += vl_job_kept(job, sample, job->config->cache.positions);
-        VL_TRY(vl_job_progress(job, "count", "samples", i + 1, job->n_missing, err));
+        job->total += job->n_forward[job->missing[i]];
+        job->n_rows += vl_job_kept(job, job->missing[i], job->config->cache.positions);
     }
     for (int64_t i = 0; i < job->samples.n; i++)
         kept += job->places[i].shard >= 0 ? job->places[i].n_rows : 0;
@@ -116,7 +107,7 @@ static double bytes_needed(const vl_cache_job *job, const int64_t limits[VL_CLAS
 {
     double bytes = manifest_bytes(job), texts = 160 << 10, chunk = (double)job->chunk_rows;
     bool visible = job->info->sees_images && !job->info->patches_in_stream;
-    double per_row = visible ? 2 * 36 : 2 * 28; /* of /tokens */
+    double per_row = visible ? 2 * 38 : 2 * 30; /* of /tokens */
     int64_t rows = 0;
     for (int64_t i = 0; i < job->n_missing; i++) {
         const vl_sample *sample = &job->samples.items[job->missing[i]];

@@ -4,7 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <vlens/model.h>
+
 #include "trainer/base/mem.h"
+
+/* Always written; -1 where an old file lacks it. */
+enum { COLUMN_NEW = 1 << 16 };
 
 typedef struct column {
     const char *name;
@@ -30,9 +35,10 @@ static const column row_columns[] = {
     {"/tokens/next_id", VL_H5_I32, ROW(next_id), 1, 0, -1, INT32_MAX},
     {"/tokens/position", VL_H5_I32, ROW(position), 1, 0, 0, INT32_MAX},
     {"/tokens/sample", VL_H5_I32, ROW(sample), 1, 0, 0, INT32_MAX},
-    {"/tokens/class", VL_H5_CLASS, ROW(token_class), 1, 0, 0, 3},
+    {"/tokens/class", VL_H5_CLASS, ROW(token_class), 1, 0, 0, VL_CLASS_COUNT - 1},
     {"/tokens/image", VL_H5_I32, ROW(image), 1, 0, -1, INT32_MAX},
     {"/tokens/patch", VL_H5_I16, ROW(patch), 3, 0, -1, INT16_MAX},
+    {"/tokens/turn", VL_H5_I16, ROW(turn), 1, COLUMN_NEW, -1, INT16_MAX},
     {"/tokens/visible", VL_H5_U64, ROW(visible), 1, VL_COLUMN_ASKED, 0, 0},
 };
 static const column sample_columns[] = {
@@ -92,7 +98,7 @@ static vl_status reserve(const table *t, void *data, int64_t more, unsigned opti
     for (int i = 0; i < t->n_columns; i++) {
         const column *c = &t->columns[i];
         char *old = get_column(data, c);
-        if (c->optional && !old && !(c->optional & optional))
+        if (c->optional && c->optional != COLUMN_NEW && !old && !(c->optional & optional))
             continue;
         if (old && capacity == head->capacity)
             continue;
@@ -243,8 +249,17 @@ static vl_status read_table(const table *t, void *data, vl_h5 file, int64_t n, v
     head->n = n; /* a column that was not read yet is NULL, a failed one holds NULL texts: both can be cleared */
     for (int i = 0; i < t->n_columns; i++) {
         const column *c = &t->columns[i];
-        if (c->optional && !vl_h5_has(file, c->name))
+        bool has = !c->optional || vl_h5_has(file, c->name);
+        if (!has && c->optional != COLUMN_NEW)
             continue;
+        if (!has) {
+            void *none = vl_alloc((size_t)head->capacity, entry_size(c));
+            if (!none)
+                return vl_fail_nomem(err, c->name);
+            memset(none, 0xff, (size_t)head->capacity * entry_size(c));
+            set_column(data, c, none);
+            continue;
+        }
         /* Opened before memory is taken: a wrong length must not cost an allocation of that length. */
         vl_h5_dataset dataset;
         VL_TRY(vl_h5_dataset_open(&dataset, file, c->name, false, err));

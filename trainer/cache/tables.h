@@ -14,6 +14,7 @@ typedef struct vl_rows {
     int32_t *id, *next_id, *position, *sample, *image; /* [n] */
     uint8_t *token_class;                              /* [n] */
     int16_t *patch;                                    /* [n, 3] */
+    int16_t *turn;                                     /* [n] -1: none, or a file that does not say */
     uint64_t *visible;                                 /* [n] or NULL */
 } vl_rows;
 

@@ -257,7 +257,7 @@ static size_t find_last(const vl_str *text, size_t end, const vl_str *part)
 
 /* By the text of the answer: where it stands last in `with`, and what follows it there. Holds where the whole text
  * continues from the answer in the same way. */
-static bool locate(vl_chat_span *out, const vl_str *whole, const vl_str *before, const vl_str *with,
+static bool locate(vl_chat_place *out, const vl_str *whole, const vl_str *before, const vl_str *with,
                    const vl_str *answer)
 {
     size_t at = find_last(with, with->size, answer), end = with->size;
@@ -266,12 +266,12 @@ static bool locate(vl_chat_span *out, const vl_str *whole, const vl_str *before,
     if (at == with->size)
         return false;
     if (starts_with(whole, with)) {
-        *out = (vl_chat_span){at, end};
+        *out = (vl_chat_place){with->size, at, end};
         return true;
     }
     for (size_t to = before->size; starts_with(whole, before) && to + end - at <= whole->size; to++)
         if (memcmp(whole->data + to, with->data + at, end - at) == 0) {
-            *out = (vl_chat_span){before->size, to + end - at};
+            *out = (vl_chat_place){to + end - at, before->size, to + end - at};
             return true;
         }
     return false;
@@ -280,7 +280,7 @@ static bool locate(vl_chat_span *out, const vl_str *whole, const vl_str *before,
 /* An eos token that ends the conversation and not the turn: it is gone when another turn follows. */
 static void drop_end_of_all(vl_str *with, const vl_chat_template *t, const vl_chat *chat, int k)
 {
-    static const vl_part question = {"x"};
+    static const vl_turn_part question = {"x"};
     const char *eos = t->tokens[1];
     size_t n = eos ? strlen(eos) : 0;
     vl_str more = VL_STR_INIT;
@@ -302,7 +302,7 @@ static void drop_end_of_all(vl_str *with, const vl_chat_template *t, const vl_ch
 /* Where the answer of turn k stands in the whole text: behind what the turns before it render to when they ask for an
  * answer, to the end of what they render to with it. Some templates write a turn otherwise once more turns follow
  * (thoughts that are dropped), or begin otherwise without any: there the answer is found by its text, or refused. */
-static vl_status find_answer(vl_chat_span *out, const vl_str *whole, const vl_chat_template *t, const vl_chat *chat,
+static vl_status find_answer(vl_chat_place *out, const vl_str *whole, const vl_chat_template *t, const vl_chat *chat,
                              int k, vl_error *err)
 {
     vl_str before = VL_STR_INIT, with = VL_STR_INIT, answer = VL_STR_INIT;
@@ -311,17 +311,17 @@ static vl_status find_answer(vl_chat_span *out, const vl_str *whole, const vl_ch
     VL_GOTO(render(&with, t, chat, k + 1, false, err));
     drop_end_of_all(&with, t, chat, k);
     trimmed_text(&answer, &chat->turns[k]);
-    *out = (vl_chat_span){before.size, with.size};
+    *out = (vl_chat_place){with.size, before.size, with.size};
     bool framed = asked && starts_with(whole, &before) && starts_with(whole, &with) && with.size >= before.size;
     if (!framed && answer.size == 0)
-        *out = (vl_chat_span){0, 0}; /* nothing was said */
+        *out = (vl_chat_place){0, 0, 0}; /* nothing was said */
     else if (!framed && !locate(out, whole, &before, &with, &answer))
         VL_GOTO(vl_fail(err, VL_EUNSUPPORTED,
                         "%s writes turn %d otherwise than when it is answered, so that its answer cannot be told "
                         "from its frame (data.template: none takes texts as they are)",
                         t->name, k));
-    while (out->end > out->first && is_space(whole->data[out->end - 1]))
-        out->end--;
+    while (out->answer_end > out->answer_first && is_space(whole->data[out->answer_end - 1]))
+        out->answer_end--;
 done:
     vl_str_clear(&before);
     vl_str_clear(&with);
@@ -329,7 +329,17 @@ done:
     return status;
 }
 
-vl_status vl_chat_render(vl_str *out, vl_chat_span *answers, const vl_chat_template *t, const vl_chat *chat,
+/* The end of turn k, where the turns up to it render to the start of the whole text. */
+static void find_end(vl_chat_place *out, const vl_str *whole, const vl_chat_template *t, const vl_chat *chat, int k)
+{
+    vl_str with = VL_STR_INIT;
+    *out = (vl_chat_place){0, 0, 0};
+    if (render(&with, t, chat, k + 1, false, NULL) == VL_OK && starts_with(whole, &with))
+        out->end = with.size;
+    vl_str_clear(&with);
+}
+
+vl_status vl_chat_render(vl_str *out, vl_chat_place *places, const vl_chat_template *t, const vl_chat *chat,
                          vl_error *err)
 {
     int n = chat->n_turns;
@@ -340,9 +350,10 @@ vl_status vl_chat_render(vl_str *out, vl_chat_span *answers, const vl_chat_templ
                        t->parse.message);
     VL_TRY(render(out, t, chat, n, ask, err));
     for (int k = 0; k < n; k++) {
-        answers[k] = (vl_chat_span){0, 0};
         if (strcmp(chat->turns[k].role, "assistant") == 0)
-            VL_TRY(find_answer(&answers[k], out, t, chat, k, err));
+            VL_TRY(find_answer(&places[k], out, t, chat, k, err));
+        else
+            find_end(&places[k], out, t, chat, k);
     }
     return out->failed ? vl_fail_nomem(err, "prompt") : VL_OK;
 }

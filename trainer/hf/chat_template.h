@@ -31,17 +31,18 @@ typedef struct vl_chat {
     const char *date; /* "YYYY-MM-DD" for templates that tell the date; NULL: they are refused */
 } vl_chat;
 
-/* Bytes [first, end) of the rendered text. */
-typedef struct vl_chat_span {
-    size_t first, end;
-} vl_chat_span;
+/* Where a turn stands in the rendered text, in bytes. */
+typedef struct vl_chat_place {
+    size_t end;                      /* of the turn with its frame; 0 where it cannot be told from the next one's */
+    size_t answer_first, answer_end; /* of an assistant's turn */
+} vl_chat_place;
 
-/* Renders the turns, and the start of an answer where the last turn is not the assistant's. answers [n_turns] is what
- * the model was to say in each assistant turn: from where its prompt ends to the end token, without white space that
- * the template puts behind that; of other turns it is empty.
+/* Renders the turns, and the start of an answer where the last turn is not the assistant's. places [n_turns] says where
+ * each is, and what the model was to say in it if it is the assistant's: from where its prompt ends to the end token,
+ * without white space that the template puts behind that.
  * Errors: VL_EUNSUPPORTED (something that jinja.h has not; the message has its name and line), VL_EFORMAT (the
  * template refuses this conversation). */
-vl_status vl_chat_render(vl_str *out, vl_chat_span *answers, const vl_chat_template *chat_template, const vl_chat *chat,
+vl_status vl_chat_render(vl_str *out, vl_chat_place *places, const vl_chat_template *chat_template, const vl_chat *chat,
                          vl_error *err);
 
 #endif

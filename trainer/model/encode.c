@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "trainer/base/mem.h"
+#include "trainer/model/conversation.h"
 #include "trainer/model/encode.h"
 #include "trainer/model/family.h"
 
@@ -58,11 +59,13 @@ static vl_status check_length(const vl_model *model, const vl_prompt *prompt, in
     int64_t own = own_limit(&model->spec.decoder);
     if (n == 0)
         return vl_fail(err, VL_EINVAL, "the prompt has no tokens");
+    if (prompt->truncate)
+        return VL_OK;
     if (prompt->max_tokens > 0 && n > prompt->max_tokens)
-        return vl_fail(err, VL_EINVAL, "the prompt has %lld tokens, data.max_tokens is %lld", (long long)n,
+        return vl_fail(err, VL_ELENGTH, "the prompt has %lld tokens, data.max_tokens is %lld", (long long)n,
                        (long long)prompt->max_tokens);
     if (prompt->max_tokens == 0 && own > 0 && n > own)
-        return vl_fail(err, VL_EINVAL, "the prompt has %lld tokens, the model's limit is %lld", (long long)n,
+        return vl_fail(err, VL_ELENGTH, "the prompt has %lld tokens, the model's limit is %lld", (long long)n,
                        (long long)own);
     return VL_OK;
 }
@@ -133,25 +136,48 @@ static vl_status wrap(vl_str *out, const vl_model *model, const vl_prompt *promp
     return VL_OK;
 }
 
-/* Template and tokenizer: a sequence of text rows. */
-static vl_status tokenize(vl_sequence **out, const vl_model *model, const vl_prompt *prompt,
-                          const struct vl_sequence_image *images, vl_error *err)
+typedef struct source {
+    const vl_model *model;
+    const vl_prompt *prompt;
+    const struct vl_sequence_image *images;
+} source;
+
+/* Token ids of the first bytes of a written text, with every image token as often as its picture has rows. */
+static vl_status tokenize(vl_token_ids *out, void *user, const vl_written *written, size_t bytes, int n_images,
+                          vl_error *err)
 {
+    const source *from = user;
     vl_status status = VL_OK;
-    vl_str text = VL_STR_INIT;
-    vl_token_ids tokens = {0};
-    VL_GOTO(wrap(&text, model, prompt, images, err));
-    if (text.failed) {
-        status = vl_fail_nomem(err, "prompt");
-        goto done;
-    }
-    VL_GOTO(vl_tokenizer_encode(&tokens, model->tokenizer, text.data ? text.data : "", text.size, true, err));
-    VL_GOTO(check_length(model, prompt, tokens.n, err));
-    VL_GOTO(vl_sequence_from_ids(out, model, tokens.ids, tokens.n, err));
+    vl_str text = VL_STR_INIT, start = VL_STR_INIT;
+    vl_prompt prompt = *from->prompt;
+    vl_str_append(&start, written->text.data ? written->text.data : "", bytes);
+    prompt.text = start.data ? start.data : "";
+    prompt.n_images = n_images;
+    prompt.raw = true;
+    VL_GOTO(wrap(&text, from->model, &prompt, from->images, err));
+    if (text.failed || start.failed)
+        VL_GOTO(vl_fail_nomem(err, "prompt"));
+    VL_GOTO(vl_tokenizer_encode(out, from->model->tokenizer, text.data ? text.data : "", text.size,
+                                written->add_special, err));
 done:
     vl_str_clear(&text);
-    vl_release(tokens.ids);
+    vl_str_clear(&start);
     return status;
+}
+
+/* Cuts the end of a sequence that is too long. The rows of a picture stay whole, or it is refused. */
+static vl_status truncate(vl_sequence *sequence, const vl_model *model, const vl_prompt *prompt, vl_error *err)
+{
+    int64_t most = prompt->max_tokens > 0 ? prompt->max_tokens : own_limit(&model->spec.decoder);
+    if (!prompt->truncate || most <= 0 || sequence->n_tokens <= most)
+        return VL_OK;
+    for (int64_t t = most; t < sequence->n_tokens; t++)
+        if (sequence->image[t] >= 0 || sequence->ids[t] == model->info.image_token)
+            return vl_fail(err, VL_ELENGTH, "the prompt has %lld tokens, and to cut it to %lld would cut a picture",
+                           (long long)sequence->n_tokens, (long long)most);
+    sequence->n_tokens = sequence->n_prompt = most;
+    sequence->answered = true; /* what comes next is not asked for */
+    return VL_OK;
 }
 
 /* Pictures come first: how many rows they become decides how often the image token is written. */
@@ -161,20 +187,31 @@ static vl_status encode(vl_sequence **out, const vl_model *model, const vl_promp
     *out = NULL;
     vl_status status = VL_OK;
     vl_sequence *sequence = NULL, pictures = {0};
+    vl_written written = {0};
+    vl_token_ids tokens = {NULL, 0};
+    source from = {model, prompt, NULL};
+    vl_ids_of_start starts = {tokenize, &from};
     VL_GOTO(read_pictures(&pictures, model, prompt, only_measure, err));
-    VL_GOTO(tokenize(&sequence, model, prompt, pictures.images, err));
+    from.images = pictures.images;
+    VL_GOTO(vl_conversation_write(&written, model, prompt, err));
+    VL_GOTO(tokenize(&tokens, &from, &written, written.text.size, prompt->n_images, err));
+    VL_GOTO(check_length(model, prompt, tokens.n, err));
+    VL_GOTO(vl_sequence_from_ids(&sequence, model, tokens.ids, tokens.n, err));
     sequence->images = pictures.images;
     sequence->n_images = pictures.n_images;
     pictures = (vl_sequence){0};
     if (model->spec.family->place)
         VL_GOTO(model->spec.family->place(sequence, &model->spec, err));
-    sequence->token_class[sequence->n_tokens - 1] = VL_LAST;
+    VL_GOTO(vl_conversation_mark(sequence, &written, &starts, err));
+    VL_GOTO(truncate(sequence, model, prompt, err));
     *out = sequence;
     sequence = NULL;
 done:
     for (int i = 0; i < pictures.n_images; i++)
         vl_image_release(&pictures.images[i]);
     vl_free(pictures.images);
+    vl_release(tokens.ids);
+    vl_written_clear(&written);
     vl_sequence_free(sequence);
     return status;
 }

@@ -7,7 +7,7 @@
  * and adds `describe` and, in the order in which they are called for a prompt:
  *     measure   what a picture of a size becomes: tiles, rows, and the grids that say what each row shows
  *     pixels    the pixel values of a decoded picture
- *     wrap      the text that goes to the tokenizer, template applied, image tokens written as often as there are rows
+ *     wrap      a written prompt as it goes to the tokenizer: image tokens as often as there are rows
  *     place     which rows of the tokenised sequence are which patch of which picture; positions where they differ
  * and in a forward:
  *     encode    pictures into rows of the decoder's width. NULL: tower and connector as the vl_vision_spec says
@@ -30,8 +30,9 @@ typedef struct vl_encode_args {
 } vl_encode_args;
 
 typedef struct vl_family {
-    const char *model_type;   /* of config.json */
-    const char *architecture; /* the first of "architectures" where that is written */
+    const char *model_type;    /* of config.json */
+    const char *chat_template; /* of directories that have none; NULL: texts as they are */
+    const char *architecture;  /* the first of "architectures" where that is written */
     /* How the names of each part start, newest layout or oldest first as you like; NULL at the end. "" is a prefix. */
     const char *prefixes[VL_PARTS][VL_MAX_LAYOUTS + 1];
     const char *const *ignored; /* endings of tensors that are buffers, not weights; NULL at the end, or NULL */

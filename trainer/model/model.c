@@ -63,6 +63,10 @@ static vl_status open_model(vl_model *model, const vl_model_options *options, vl
     VL_TRY(vl_hub_resolve(&model->path, options->path, &options->hub, err));
     VL_TRY(vl_model_spec_read(&model->spec, model->path, err));
     VL_TRY(vl_tokenizer_open(&model->tokenizer, model->path, err));
+    VL_TRY(vl_chat_template_open(&model->chat, model->path, err));
+    if (!model->chat && model->spec.family->chat_template)
+        VL_TRY(vl_chat_template_new(&model->chat, "the chat template of the family", model->spec.family->chat_template,
+                                    err));
     VL_TRY(vl_hf_directory_open(&model->directory, model->path, err));
     return load(model, err);
 }
@@ -99,6 +103,7 @@ void vl_model_close(vl_model *model)
     for (size_t i = 0; i < sizeof model->head_memory / sizeof *model->head_memory; i++)
         vl_free(model->head_memory[i]);
     vl_free(model->unread);
+    vl_chat_template_close(model->chat);
     vl_free(model->path);
     vl_free(model);
 }

@@ -4,6 +4,7 @@
 
 #include <vlens/model.h>
 
+#include "trainer/hf/chat_template.h"
 #include "trainer/hf/directory.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/head.h"
@@ -18,6 +19,7 @@ struct vl_model {
     vl_model_spec spec;
     vl_hf_directory *directory;
     vl_tokenizer *tokenizer;
+    vl_chat_template *chat; /* NULL: none */
     vl_decoder decoder;
     struct vl_vision
         *vision; /* tower and connector of the spec; NULL where the family encodes by itself, or sees nothing */

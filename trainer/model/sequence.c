@@ -53,7 +53,7 @@ vl_status vl_image_set_seen(struct vl_sequence_image *image, int width, int heig
 
 const char *vl_token_class_name(vl_token_class token_class)
 {
-    static const char *const names[VL_CLASS_COUNT] = {"text", "image", "last", "generated"};
+    static const char *const names[VL_CLASS_COUNT] = {"text", "image", "last", "generated", "answer"};
     return token_class >= 0 && token_class < VL_CLASS_COUNT ? names[token_class] : "unknown";
 }
 
@@ -70,10 +70,10 @@ static bool grow(void **array, int64_t n, size_t size)
 static bool grow_all(vl_sequence *sequence, int64_t n)
 {
     void *ids = sequence->ids, *classes = sequence->token_class, *image = sequence->image, *patch = sequence->patch;
-    void *visible = sequence->visible, *position = sequence->position;
+    void *visible = sequence->visible, *position = sequence->position, *turn = sequence->turn;
     bool grown = grow(&ids, n, sizeof *sequence->ids) && grow(&classes, n, sizeof *sequence->token_class) &&
                  grow(&image, n, sizeof *sequence->image) && grow(&patch, n, sizeof *sequence->patch) &&
-                 grow(&position, n, sizeof *sequence->position) &&
+                 grow(&position, n, sizeof *sequence->position) && grow(&turn, n, sizeof *sequence->turn) &&
                  (!visible || grow(&visible, n, sizeof *sequence->visible));
     sequence->ids = ids;
     sequence->token_class = classes;
@@ -81,6 +81,7 @@ static bool grow_all(vl_sequence *sequence, int64_t n)
     sequence->patch = patch;
     sequence->visible = visible;
     sequence->position = position;
+    sequence->turn = turn;
     return grown;
 }
 
@@ -100,6 +101,7 @@ static void set_text(vl_sequence *sequence, int64_t first, int64_t n, vl_token_c
     for (int64_t t = first; t < first + n; t++) {
         sequence->token_class[t] = (uint8_t)token_class;
         sequence->image[t] = -1;
+        sequence->turn[t] = -1;
         for (int i = 0; i < 3; i++)
             sequence->patch[t][i] = -1;
         for (int axis = 0; axis < 3; axis++)
@@ -135,6 +137,7 @@ void vl_sequence_free(vl_sequence *sequence)
     vl_free(sequence->patch);
     vl_free(sequence->visible);
     vl_free(sequence->position);
+    vl_free(sequence->turn);
     vl_free(sequence);
 }
 
@@ -161,6 +164,8 @@ vl_status vl_sequence_append(vl_sequence *sequence, const int32_t *ids, int64_t 
         return vl_fail_nomem(err, "sequence");
     memcpy(sequence->ids + old, ids, (size_t)n * sizeof *ids);
     set_text(sequence, old, n, VL_GENERATED);
+    for (int64_t t = old; t < old + n; t++)
+        sequence->turn[t] = sequence->turn[old - 1]; /* the one that the prompt opened */
     for (int64_t t = old; sequence->visible && t < old + n; t++)
         sequence->visible[t] = sequence->visible[old - 1]; /* what the last row saw stays in sight */
     sequence->n_tokens = old + n;

@@ -186,25 +186,12 @@ static vl_status pixels(struct vl_sequence_image *out, const vl_model_spec *spec
 
 /* ---- prompts ----------------------------------------------------------------------------------------------- */
 
-/* The template is that of the model card of llava-hf/llava-1.5-7b-hf. A text that says itself where its pictures go
- * is taken as it is. */
 static vl_status wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
                       const struct vl_sequence_image *images, vl_error *err)
 {
     (void)model;
-    int written = vl_count_token(prompt->text, IMAGE_TOKEN);
-    if (prompt->raw || written > 0) {
-        VL_TRY(vl_check_image_count(written, prompt->n_images, err));
-        vl_put_expanded(out, prompt->text, IMAGE_TOKEN, images);
-        return VL_OK;
-    }
-    vl_str_puts(out, "USER: ");
-    for (int i = 0; i < prompt->n_images; i++) {
-        vl_put_expanded(out, IMAGE_TOKEN, IMAGE_TOKEN, &images[i]);
-        vl_str_putc(out, '\n');
-    }
-    vl_str_puts(out, prompt->text);
-    vl_str_puts(out, " ASSISTANT:");
+    VL_TRY(vl_check_image_count(vl_count_token(prompt->text, IMAGE_TOKEN), prompt->n_images, err));
+    vl_put_expanded(out, prompt->text, IMAGE_TOKEN, images);
     return VL_OK;
 }
 
@@ -216,8 +203,16 @@ static vl_status place(vl_sequence *sequence, const vl_model_spec *spec, vl_erro
 /* ---- the family -------------------------------------------------------------------------------------------- */
 
 /* Before transformers 4.52; 4.52 to 4.57; since 5. */
+/* Of the model card of llava-hf/llava-1.5-7b-hf, whose older revisions have no file for it. */
+static const char CHAT_TEMPLATE[] =
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
+    "{% for item in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for item in message['content'] | selectattr('type', 'equalto', 'text') %}{{ item['text'] + ' ' }}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}";
+
 const vl_family vl_family_llava = {
     .model_type = "llava",
+    .chat_template = CHAT_TEMPLATE,
     .architecture = "LlavaForConditionalGeneration",
     .prefixes = {[VL_PART_TEXT] = {"language_model.model.", "model.language_model."},
                  [VL_PART_HEAD] = {"language_model.lm_head.", "lm_head."},

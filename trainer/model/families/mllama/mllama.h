@@ -13,7 +13,6 @@ typedef struct vl_mllama {
     vl_mllama_vision vision;
     vl_linear projector; /* [D, O], with bias */
     const char *bos;     /* how the token is spelled; of the tokenizer */
-    bool instruct;       /* its chat template is that of the instruct models */
 } vl_mllama;
 
 /* vl_family.describe. (config.c) */
@@ -26,7 +25,7 @@ static inline const vl_mllama_vision_config *vl_mllama_config(const vl_model_spe
 
 /* ---- prompts (prompt.c) ---- */
 
-/* Finds bos and instruct. Errors: VL_EMISMATCH, VL_EFORMAT (a tokenizer without the tokens that prompts need). */
+/* Finds bos. Errors: VL_EMISMATCH, VL_EFORMAT (a tokenizer without the tokens that prompts need). */
 vl_status vl_mllama_prompt_open(vl_mllama *mllama, const vl_model *model, vl_error *err);
 /* vl_family.wrap and .place. */
 vl_status vl_mllama_wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
