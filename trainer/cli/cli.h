@@ -215,6 +215,7 @@ int cmd_topk(const cli_command *self, int argc, char **argv);
 /* cmd_info's part for a lens (info_lens.c). */
 vl_status cli_info_lens(const char *path, bool spectrum, bool json, vl_error *err);
 int cmd_fidelity(const cli_command *self, int argc, char **argv);
+int cmd_samples(const cli_command *self, int argc, char **argv);
 int cmd_serve(const cli_command *self, int argc, char **argv);
 int cmd_study(const cli_command *self, int argc, char **argv);
 int cmd_figure(const cli_command *self, int argc, char **argv);

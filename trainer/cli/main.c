@@ -9,6 +9,9 @@
 const cli_command cli_commands[] = {
     {"init", "[FILE]", "write a commented configuration", NULL, cmd_init},
     {"info", "PATH", "what a model, cache or lens is", NULL, cmd_info},
+    {"samples", "CONFIG", "show the first samples as they will be run",
+     "Turns, the text that goes to the tokenizer, tokens by class, picture sizes; what is wrong with a bad one.",
+     cmd_samples},
     {"cache", "CONFIG", "run the model and store every layer's states",
      "Goes on from the whole shards of an interrupted run. --dry-run counts tokens, bytes and time and writes nothing.",
      cmd_cache},
