@@ -115,7 +115,7 @@ static vl_status encode(ablation_run *run, vl_rng *rng, vl_error *err)
         vl_patch_sample *sample = &run->out->samples[i];
         sample->number = run->asked[i]->number;
         VL_TRY(vl_patch_sets(sample, run->object[i]->patch, run->object[i]->n_patches, grid, rng, err));
-        VL_TRY(vl_sample_encode(&run->sequences[i], run->in->model, run->in->config, run->asked[i], err));
+        VL_TRY(vl_sample_ask(&run->sequences[i], run->in->model, run->in->config, run->asked[i], err));
         size_t tokens = (size_t)run->sequences[i]->n_tokens;
         longest = longest > (int64_t)tokens ? longest : (int64_t)tokens;
         run->rows[i] = vl_alloc(tokens, d * sizeof(float));

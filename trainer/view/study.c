@@ -103,7 +103,7 @@ static vl_status read_sample(vl_reading **out, const study *s, const vl_sample *
     vl_sequence *sequence = NULL;
     int32_t *ids = NULL;
     int64_t n_ids = 0;
-    vl_status status = vl_sample_encode(&sequence, s->in->model, &s->asked, sample, err);
+    vl_status status = vl_sample_ask(&sequence, s->in->model, &s->asked, sample, err);
     if (status == VL_OK && config->study.generate > 0)
         status = vl_model_generate(s->in->model, sequence, config->study.generate, &ids, &n_ids, err);
     if (status == VL_OK && n_ids > 0)
