@@ -74,8 +74,14 @@ VL_API vl_reading_cell vl_reading_get_cell(const vl_reading *reading, int64_t in
 /* Text of a token id; "<id>" where the vocabulary is unknown. Borrowed. */
 VL_API const char *vl_reading_piece(const vl_reading *reading, int32_t id);
 
-/* The reading at one position as an aligned table, both lenses side by side; and all of it as JSON. vl_release. */
-VL_API vl_status vl_reading_table(char **out, const vl_reading *reading, int64_t index, vl_error *err);
+typedef struct vl_table_options {
+    int columns; /* that there are; the lenses stand under each other, and with fewer tokens, where they must. 0: any */
+    bool colour; /* likely tokens bold, unlikely ones faint, by ANSI sequences */
+} vl_table_options;
+/* The reading at one position as an aligned table, both lenses side by side (options: NULL, any width, no colour); and
+ * all of it as JSON. vl_release. */
+VL_API vl_status vl_reading_table(char **out, const vl_reading *reading, int64_t index, const vl_table_options *options,
+                                  vl_error *err);
 VL_API vl_status vl_reading_json(char **out, const vl_reading *reading, vl_error *err);
 /* The data format, version 2, of the widgets of logitlenskit and nnsightful (docs/reference/formats.md):
  * one lens, the tuned one where there is one. Needs a reading with trajectories: VL_EINVAL. vl_release. */

@@ -166,6 +166,10 @@ int cli_is_interrupted(void);
 /* The exit code of an interrupted command: 130, or 143 after SIGTERM. */
 int cli_interrupt_code(void);
 
+/* Columns of the terminal that stdout is; 0 where it is none. */
+int cli_columns(void);
+/* Whether stdout is a terminal that wants colour: not with NO_COLOR (no-color.org), nor where TERM is "dumb". */
+bool cli_has_colour(void);
 /* Prints text on stdout and checks that it could be written. */
 int cli_print(const char *text);
 /* Writes text on stdout as a JSON string, quotes included. */

@@ -29,7 +29,10 @@ static vl_status text_of(char **out, topk_format format, const vl_reading *readi
     case CSV: return vl_reading_csv(out, reading, err);
     case JSON_V2: return vl_reading_json_v2(out, reading, err);
     case JSON: return vl_reading_json(out, reading, err);
-    default: return vl_reading_table(out, reading, index, err);
+    default: {
+        const vl_table_options options = {cli_columns(), cli_has_colour()};
+        return vl_reading_table(out, reading, index, &options, err);
+    }
     }
 }
 

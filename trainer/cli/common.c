@@ -1,6 +1,7 @@
 /* What several commands do the same way. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "trainer/cli/cli.h"
@@ -123,4 +124,16 @@ const char *cli_bytes(char out[32], double bytes)
         bytes /= 1024;
     snprintf(out, 32, unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
     return out;
+}
+
+int cli_columns(void)
+{
+    struct winsize size;
+    return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+bool cli_has_colour(void)
+{
+    const char *no = getenv("NO_COLOR"), *terminal = getenv("TERM");
+    return isatty(STDOUT_FILENO) && !(no && *no) && terminal && strcmp(terminal, "dumb") != 0;
 }

@@ -51,14 +51,42 @@ void vl_put_token(vl_str *out, const char *piece, int width)
     vl_str_printf(out, "%*s", width > used ? width - used : 0, "");
 }
 
-static void put_cell(vl_str *out, const vl_reading *r, int64_t index, int64_t state, bool tuned)
+/* How a table is laid out for the columns that there are. */
+typedef struct table {
+    const vl_reading *r;
+    int64_t index, k; /* position; tokens a cell */
+    bool beside;      /* both lenses in one line; else one under the other */
+    bool colour;
+} table;
+
+enum { STATE_WIDTH = 7, KL_WIDTH = 6, ENTRY_WIDTH = TOKEN_WIDTH + 6, BETWEEN = 3 };
+
+static table lay_out(const vl_reading *r, int64_t index, const vl_table_options *options)
 {
-    vl_reading_cell cell = vl_reading_get_cell(r, index, state, tuned);
-    for (int64_t j = 0; j < r->k; j++) {
-        vl_put_token(out, vl_reading_piece(r, cell.ids[j]), TOKEN_WIDTH);
-        vl_str_printf(out, " %.2f ", (double)cell.probability[j]);
+    table t = {r, index, r->k, r->has_lens, options && options->colour};
+    int64_t columns = options ? options->columns : 0, lens = r->k * ENTRY_WIDTH + KL_WIDTH;
+    if (columns <= 0 || STATE_WIDTH + lens + (r->has_lens ? BETWEEN + lens : 0) <= columns)
+        return t;
+    t.beside = false;
+    if (STATE_WIDTH + lens > columns)
+        t.k = (columns - STATE_WIDTH - KL_WIDTH) / ENTRY_WIDTH;
+    t.k = t.k < 1 ? 1 : t.k;
+    return t;
+}
+
+/* What is likely stands out, what is not steps back. */
+static void put_cell(vl_str *out, const table *t, int64_t state, bool tuned)
+{
+    vl_reading_cell cell = vl_reading_get_cell(t->r, t->index, state, tuned);
+    for (int64_t j = 0; j < t->k; j++) {
+        float p = cell.probability[j];
+        const char *style = !t->colour ? "" : p >= 0.5f ? "\033[1m" : p < 0.05f ? "\033[2m" : "";
+        vl_str_puts(out, style);
+        vl_put_token(out, vl_reading_piece(t->r, cell.ids[j]), TOKEN_WIDTH);
+        vl_str_printf(out, " %.2f ", (double)p);
+        vl_str_puts(out, *style ? "\033[0m" : "");
     }
-    vl_str_printf(out, "%6.2f", (double)cell.kl);
+    vl_str_printf(out, "%*.2f", KL_WIDTH, (double)cell.kl);
 }
 
 static vl_status hand_over(char **out, vl_str *text, vl_error *err)
@@ -71,25 +99,44 @@ static vl_status hand_over(char **out, vl_str *text, vl_error *err)
     return VL_OK;
 }
 
-vl_status vl_reading_table(char **out, const vl_reading *r, int64_t index, vl_error *err)
+static void put_rows(vl_str *out, const table *t, bool tuned)
 {
+    for (int64_t s = 0; s < t->r->n_states; s++) {
+        vl_str_printf(out, "\n%5lld  ", (long long)s);
+        put_cell(out, t, s, tuned);
+        if (t->beside) {
+            vl_str_puts(out, " | ");
+            put_cell(out, t, s, true);
+        }
+    }
+}
+
+vl_status vl_reading_table(char **out, const vl_reading *r, int64_t index, const vl_table_options *options,
+                           vl_error *err)
+{
+    bool narrow = options && options->columns > 0 && options->columns < 64;
+    const char *legend = narrow ? "(p; KL in nats)" : "(token, probability; last column KL in nats)";
     vl_str text = VL_STR_INIT;
     vl_reading_position p = vl_reading_get_position(r, index);
-    int width = (int)r->k * (TOKEN_WIDTH + 6) + 6;
+    table t = lay_out(r, index, options);
+    int width = (int)t.k * ENTRY_WIDTH + KL_WIDTH;
     *out = NULL;
     vl_str_printf(&text, "position %lld (%s), token ", (long long)p.position, vl_token_class_name(p.token_class));
     vl_put_token(&text, p.piece, 24);
-    vl_str_puts(&text, "\nstate  ");
-    vl_str_printf(&text, "%-*s", width, "logit lens (token, probability; last column KL in nats)");
-    if (r->has_lens)
-        vl_str_puts(&text, " | tuned lens");
-    for (int64_t s = 0; s < r->n_states; s++) {
-        vl_str_printf(&text, "\n%5lld  ", (long long)s);
-        put_cell(&text, r, index, s, false);
-        if (r->has_lens) {
-            vl_str_puts(&text, " | ");
-            put_cell(&text, r, index, s, true);
-        }
+    if (t.k < r->k)
+        vl_str_printf(&text, "\n%lld of %lld tokens fit into %d columns", (long long)t.k, (long long)r->k,
+                      options->columns);
+    if (t.beside) {
+        char head[80];
+        snprintf(head, sizeof head, "logit lens %s", legend);
+        vl_str_printf(&text, "\nstate  %-*s | tuned lens", width, head);
+        put_rows(&text, &t, false);
+    } else {
+        vl_str_printf(&text, "\nstate  logit lens %s", legend);
+        put_rows(&text, &t, false);
+        vl_str_puts(&text, r->has_lens ? "\nstate  tuned lens" : "");
+        if (r->has_lens)
+            put_rows(&text, &t, true);
     }
     vl_str_putc(&text, '\n');
     if (r->warning[0])
