@@ -8,8 +8,8 @@ const Ask = (() => {
   const everything = Array.from({ length: Data.nStates }, (_, s) => s);
   let handlers, drawn = "";
 
-  /* Among the top k of a cell, where a word is lit on the picture. */
-  const stored = (view, i, s) => view.token >= 0 && Data.rank(Data.shown(view), i, s, view.token) >= 0;
+  /* Of the chosen word in a cell: 0 where it is first, -1 where it is not among the top k. */
+  const rank = (view, i, s) => view.token >= 0 ? Data.rank(Data.shown(view), i, s, view.token) : -1;
 
   /* [[token, number of patches whose first it is]] at a state, falling */
   function counts(lens, s) {
@@ -88,5 +88,5 @@ const Ask = (() => {
     if (!sameWord)
       drawWord(view, lens);
   }
-  return { build(h) { handlers = h; }, draw, stored, counts, strongest, leads };
+  return { build(h) { handlers = h; }, draw, rank, counts, strongest, leads };
 })();

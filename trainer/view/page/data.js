@@ -91,7 +91,8 @@ const Data = (() => {
   };
 })();
 
-const tokenText = token => shown(page.vocab[token]);
+const tokenTexts = []; /* each is made once: a table of a page asks for a hundred thousand */
+const tokenText = token => tokenTexts[token] ??= shown(page.vocab[token]);
 
 const probabilityText = p => digits(p, "1e-7");
 const natsText = x => digits(x, "1e-4");

@@ -143,7 +143,7 @@ const Page = (() => {
         `${text.trim().includes(" ") ? "WORD" : text.trim()} keeps it at every cell.`
       : `Coloured by the probability of ${tokenText(token)} (id ${page.ids[token]})` +
         (page.tracked.includes(token) ? ", tracked at every cell."
-          : `; outlined where it is among the top-${page.k}, without colour where it is not stored.`);
+          : `; framed where it is first, dotted where it is among the top-${page.k}.`);
     return !missing;
   }
   function choose(token) {

@@ -112,7 +112,9 @@ const Picture = (() => {
       const x = Colour.value(view, i, view.state, view.colour, view.token), colour = Colour.of(x, scale);
       node.style.backgroundColor = colour ? fill(x, colour, scale, strength) : "";
       node.classList.toggle("empty", !colour && !at("fade").checked);
-      node.classList.toggle("lit", view.colour === "token" && Ask.stored(view, i, view.state));
+      const rank = view.colour === "token" ? Ask.rank(view, i, view.state) : -1;
+      node.classList.toggle("lit", rank >= 0);
+      node.classList.toggle("first", rank === 0);
       node.dataset.value = Number.isNaN(x) ? "" : x;
     }
     drawWords();

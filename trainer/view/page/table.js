@@ -8,6 +8,7 @@ const Table = (() => {
   const body = make("tbody", {}), heads = [];
   const hidden = new Set(), open = new Set(); /* names of kinds; keys of folds */
   const marks = { hovered: -1, locked: -1 };
+  const seen = { name: 0, lefts: [], width: 0, room: 0, scrolled: 0 };
   const folds = foldsOf();
   let folding = page.positions.filter(p => p.class === "image").length > MANY;
   let lines = [], placeOf = new Map(), view, scale, request = 0, from = -1, to = -1;
@@ -120,22 +121,31 @@ const Table = (() => {
     body.replaceChildren(space(from), ...Array.from({ length: to - from }, (_, n) => row(from + n)),
       space(lines.length - to));
     drawMarks();
-    cue();
   }
   const renderSoon = () => {
     if (!request)
-      request = requestAnimationFrame(() => { request = 0; render(); cue(); });
+      request = requestAnimationFrame(() => { request = 0; render(); measure(); });
   };
+  /* Where the columns lie, and what is in sight: measured when it changes, since a measure after a change costs a
+   * layout of the whole page. */
+  function measure() {
+    seen.name = root.querySelector(".name").offsetWidth;
+    seen.lefts = heads.map(head => head.offsetLeft);
+    seen.width = heads[0].offsetWidth;
+    seen.room = root.clientWidth;
+    seen.scrolled = root.scrollLeft;
+    cue();
+  }
+  const isSeen = s => seen.lefts[s] >= seen.scrolled + seen.name - 12 &&
+    seen.lefts[s] + seen.width <= seen.scrolled + seen.room + 12;
   /* Says which states are in sight where that is not all of them. */
   function cue() {
-    const name = root.querySelector(".name").offsetWidth, left = root.scrollLeft + name;
-    const seen = heads.map((_, s) => s).filter(s => heads[s].offsetLeft >= left - 12 &&
-      heads[s].offsetLeft + heads[s].offsetWidth <= root.scrollLeft + root.clientWidth + 12);
-    const first = seen[0], end = seen[seen.length - 1], node = document.getElementById("states-note");
-    node.hidden = seen.length === Data.nStates || !seen.length;
+    const all = heads.map((_, s) => s).filter(isSeen), first = all[0], end = all[all.length - 1];
+    const node = document.getElementById("states-note");
+    node.hidden = all.length === Data.nStates || !all.length;
     node.textContent = (first > 0 ? "← " : "") + `states ${first} to ${end} of ${Data.nStates - 1}` +
       (end < Data.nStates - 1 ? " →" : "");
-    root.classList.toggle("more-left", root.scrollLeft > 2);
+    root.classList.toggle("more-left", seen.scrolled > 2);
   }
   function again() {
     from = to = -1;
@@ -166,10 +176,8 @@ const Table = (() => {
   }
   /* Both scroll inside the table only: the page stays where it is. */
   function revealState(s) {
-    const head = heads[s], name = root.querySelector(".name").offsetWidth;
-    const left = head.offsetLeft, right = left + head.offsetWidth;
-    if (left - name < root.scrollLeft || right > root.scrollLeft + root.clientWidth)
-      root.scrollLeft = left - (root.clientWidth + name - head.offsetWidth) / 2;
+    if (!isSeen(s))
+      root.scrollLeft = seen.lefts[s] - (seen.room + seen.name - seen.width) / 2;
   }
   /* `unfold`: also where its patch is folded away. */
   function reveal(i, unfold) {
@@ -248,6 +256,8 @@ const Table = (() => {
     view = newView;
     scale = newScale;
     again();
+    if (!seen.room)
+      measure();
   }
   return { build, draw, mark, markState, reveal, revealState, isShown };
 })();

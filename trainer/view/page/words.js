@@ -5,7 +5,8 @@ const Words = (() => {
   const SMALLEST = 9, LEADING = 1.08, FAMILY = 'system-ui, "DejaVu Sans", sans-serif';
   const context = document.createElement("canvas").getContext("2d");
   const widths = new Map(); /* character -> pixels at 10 px */
-  const fitted = new Map();
+  const fitted = new Map(); /* size and text -> {text, size, cut} */
+  const bare = []; /* token -> its text without the space in front */
   context.font = "500 10px " + FAMILY;
 
   /* The sum of its characters: exact to a pixel, and a thousand words are measured in a millisecond. */
@@ -27,14 +28,14 @@ const Words = (() => {
   }
   /* {text, size, cut} of a word in a box of so many pixels; null where nothing can be read. */
   function fit(text, width, height) {
-    const room = width - 5;
+    const room = width - 5; /* sizes are whole pixels: few fonts, each shaped once */
     if (room < 9 || height < SMALLEST * LEADING)
       return null;
     const largest = Math.min(18, Math.max(10, 0.36 * width)); /* the photograph shows around a word */
     for (let n = 1; n <= 4 && n * SMALLEST * LEADING <= height; n++) {
       const parts = n === 1 ? [text] : lines(text, n);
       const widest = Math.max(...parts.map(measure));
-      const size = Math.min(largest, 10 * room / widest, height / (parts.length * LEADING));
+      const size = Math.floor(Math.min(largest, 10 * room / widest, height / (parts.length * LEADING)));
       if (size >= SMALLEST)
         return { text: parts.join("\n"), size, cut: false };
     }
@@ -48,7 +49,7 @@ const Words = (() => {
     const key = width + "," + height + "," + text;
     if (!fitted.has(key))
       fitted.set(key, fit(text, width, height));
-    const word = fitted.get(key), shown = word ? word.text : "", size = word ? word.size.toFixed(1) + "px" : "";
+    const word = fitted.get(key), shown = word ? word.text : "", size = word ? word.size + "px" : "";
     if (node.textContent !== shown)
       node.textContent = shown;
     if (node.style.fontSize !== size)
@@ -59,5 +60,8 @@ const Words = (() => {
   }
   /* Wide enough for two letters at least. */
   const readable = (width, height) => width >= 20 && height >= SMALLEST * LEADING;
-  return { put, readable, of: (view, i, s) => tokenText(Data.first(Data.shown(view), i, s)).replace(/^·(?=.)/, "") };
+  return { put, readable, of(view, i, s) {
+    const token = Data.first(Data.shown(view), i, s);
+    return bare[token] ??= tokenText(token).replace(/^·(?=.)/, "");
+  } };
 })();
