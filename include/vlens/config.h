@@ -131,6 +131,7 @@ typedef struct vl_config {
         char *dir;        /* NULL: <output>/study */
         int64_t k;        /* tokens per state */
         int64_t generate; /* tokens that the model adds */
+        bool fidelity;    /* also runs vl_fidelity_run, and shows it */
     } study;
 } vl_config;
 

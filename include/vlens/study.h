@@ -26,6 +26,7 @@ typedef struct vl_study_summary {
 /* Writes <study.dir> (empty: <output>/study):
  *   index.html, study.json            what was asked, what came out, where it lies
  *   report.html, eval.json            the evaluation on held-out rows
+ *   fidelity.json                     with study.fidelity
  *   pages/N.html graphs/N.svg tables/N.csv pictures/N.png   per line of study.samples, N from 0
  *   compare/N-M.html                  neighbouring lines that ask the same of different pictures
  * Files appear whole or not at all; those of an earlier run are replaced, or removed where this one has none. Errors:

@@ -22,7 +22,7 @@ def four_digits(x):
 
 
 CONTRAST = """(() => {
-  const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const parse = c => (c.match(/[\\d.]+/g) || []).map((v, n) => /^color\\(srgb/.test(c) && n < 3 ? 255 * v : Number(v));
   const linear = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
   const light = c => 0.2126 * linear(c[0]) + 0.7152 * linear(c[1]) + 0.0722 * linear(c[2]);
   const over = (a, b) => a.slice(0, 3).map((v, n) => v * (a[3] ?? 1) + b[n] * (1 - (a[3] ?? 1)));

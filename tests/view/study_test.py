@@ -19,7 +19,8 @@ data: {{samples: rows.jsonl, images: {source}/data/demo, heldout: 0.4}}
 cache: {{dir: study-cache, positions: {{image: 8}}}}
 fit: {{tokens_per_step: 128, epochs: 1, validation: 0.1}}
 eval: {{bootstrap: 20}}
-study: {{samples: asked.jsonl, images: {source}/data/demo, dir: study, k: 3}}
+fidelity: {{layers: 2, directions: 4, samples: 3, max_rows: 32, transfer_rows: 16}}
+study: {{samples: asked.jsonl, images: {source}/data/demo, dir: study, k: 3, fidelity: true}}
 """
 CLOSE = 9e-6  # relative; measured 2.4e-6: a product of one row rounds otherwise than one of many (in bf16 2.4e-4)
 ASKED = [
@@ -74,6 +75,10 @@ def main():
         topk = run("topk", "--model", str(source / "data/demo/model"), *image, "--prompt", asked["prompt"], "--lens",
                    "study-lens", "--json", "-k", "3", "--set", "precision=exact")
         check_question(question, json.loads(topk))
+    measured = json.loads((folder / "study/fidelity.json").read_text())
+    same(study["fidelity"]["transfer"], measured["transfer"], "transfer")
+    for state, own in zip(study["fidelity"]["states"], measured["states"], strict=True):
+        same(state["tuned"]["partial"], own["tuned"]["partial"], "partial correlation")
     same([c["page"] for c in study["compare"]], ["compare/0-1.html"], "comparisons")
     assert (folder / "study/compare/0-1.html").stat().st_size > 1000
 
@@ -107,6 +112,11 @@ def main():
                 browser.open(folder / "study/index.html")
                 same(browser.js("document.documentElement.scrollWidth"), width, "width that the page needs")
                 same(browser.js("[...document.querySelectorAll('.question')].length"), 3, "questions on the page")
+                got = browser.js("[...document.querySelectorAll('#transfer-table tbody tr')].map(r => r.cells.length)")
+                same(got, [13] * 12, "cells of the transfer table")
+                first = measured["states"][0]["tuned"]["correlation"]["mean"]
+                text = browser.js("document.querySelector('#fidelity-table td').textContent")
+                assert abs(float(text.split()[0].replace("\u2212", "-")) - first) <= 5e-3 * abs(first), (text, first)
                 same(browser.js("document.querySelectorAll('#list .strip i').length"), 6, "marks of both lenses")
                 same(browser.js("[...document.querySelectorAll('h3 bdi')].map(n => n.textContent)"),
                      [a["prompt"] for a in ASKED], "prompts, as text")

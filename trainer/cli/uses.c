@@ -14,7 +14,7 @@ static const struct {
     {"train", ANY_RUN " lens. fit."},
     {"eval", ANY_RUN " lens. fit. eval."},
     {"fidelity", ANY_RUN " lens. fit. fidelity. eval.seed eval.bootstrap"},
-    {"study", ANY_RUN " lens. fit. eval. study. view."},
+    {"study", ANY_RUN " lens. fit. eval. fidelity. study. view."},
     {"figure", "model precision device device_memory threads data.template data.exif data.max_pixels view."},
     {"serve", "model precision device device_memory threads data.max_pixels"},
     {"topk", "model precision device device_memory threads data.template data.exif data.max_pixels view."},

@@ -182,6 +182,8 @@ const vl_option vl_options[] = {
     {"study.k", VL_OPTION_INT, AT(study.k), VIEW, "5", NULL, 1, 1000, "tokens shown for each state"},
     {"study.generate", VL_OPTION_INT, AT(study.generate), VIEW, "16", NULL, 0, 4096,
      "tokens that the model adds to a prompt"},
+    {"study.fidelity", VL_OPTION_BOOL, AT(study.fidelity), VIEW, "false", NULL, 0, 0,
+     "also measure what vlens fidelity does, and show it (takes long)"},
 };
 const int vl_options_count = (int)(sizeof vl_options / sizeof vl_options[0]);
 

@@ -82,6 +82,29 @@ done:
     return status;
 }
 
+/* Does the lens read what the model uses? */
+static vl_status measure_fidelity(study *s, vl_error *err)
+{
+    const vl_study_inputs *in = s->in;
+    vl_fidelity *result = NULL;
+    vl_lens *control = NULL;
+    char path[4096];
+    vl_status status = VL_OK;
+    if (!in->config->study.fidelity)
+        return VL_OK;
+    if (in->config->fidelity.control)
+        VL_GOTO(vl_lens_open(&control, in->config->fidelity.control, err));
+    vl_fidelity_inputs inputs = {in->config,           in->model, in->cache, in->lens, control, in->device,
+                                 in->allow_other_model};
+    VL_GOTO(vl_fidelity_run(&result, &inputs, s->observer, err));
+    VL_GOTO(vl_fidelity_write(result, file_of(path, s, "fidelity.json"), err));
+    VL_GOTO(vl_study_index_fidelity(&s->index, result, err));
+done:
+    vl_fidelity_free(result);
+    vl_lens_close(control);
+    return status;
+}
+
 /* ---- one question ------------------------------------------------------------------------------------------ */
 
 /* The position that answers: the last of the prompt. */
@@ -230,6 +253,7 @@ vl_status vl_study_run(vl_study_summary *out, const vl_study_inputs *inputs, con
     *out = (vl_study_summary){0};
     VL_GOTO(start(&s, err));
     VL_GOTO(evaluate(&s, err));
+    VL_GOTO(measure_fidelity(&s, err));
     for (int64_t i = 0; i < s.samples.n; i++) {
         VL_GOTO(report(&s, i, err));
         VL_GOTO(run_sample(&s, i, err));

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <vlens/memory.h>
+
 #include "trainer/base/file.h"
 #include "trainer/base/json.h"
 #include "trainer/base/mem.h"
@@ -63,6 +65,27 @@ vl_status vl_study_index_eval(vl_study_index *index, const vl_eval_result *resul
     for (int g = 0; g < vl_eval_n_groups(result); g++)
         json_array_append_new(classes, class_json(result, g));
     return json_object_set_new(index->root, "kl", classes) == 0 ? VL_OK : vl_fail_nomem(err, "study");
+}
+
+/* What fidelity.json says, without the numbers of single directions. */
+vl_status vl_study_index_fidelity(vl_study_index *index, const vl_fidelity *fidelity, vl_error *err)
+{
+    static const char *const details[] = {"lens_kl", "model_kl", "displacement"};
+    char *text = NULL;
+    const char *lens;
+    json_t *root = NULL, *cell;
+    VL_TRY(vl_fidelity_json(&text, fidelity, err));
+    vl_status status = vl_json_parse(&root, text, strlen(text), "fidelity", err);
+    vl_release(text);
+    json_t *states = json_object_get(root, "states");
+    for (size_t i = 0; i < json_array_size(states); i++)
+        json_object_foreach(json_array_get(states, i), lens, cell) for (size_t k = 0;
+                                                                        k < sizeof details / sizeof details[0]; k++)
+            json_object_del(cell, details[k]);
+    if (status == VL_OK && json_object_set(index->root, "fidelity", root) != 0)
+        status = vl_fail_nomem(err, "study");
+    json_decref(root);
+    return status;
 }
 
 /* ---- questions --------------------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #define VL_VIEW_STUDY_INDEX_H
 
 #include <jansson.h>
+#include <vlens/fidelity.h>
 #include <vlens/study.h>
 
 #include "trainer/data/samples.h"
@@ -22,6 +23,7 @@ typedef struct vl_study_question {
 vl_status vl_study_index_start(vl_study_index *index, const vl_study_inputs *inputs, vl_error *err);
 void vl_study_index_clear(vl_study_index *index);
 vl_status vl_study_index_eval(vl_study_index *index, const vl_eval_result *result, vl_error *err);
+vl_status vl_study_index_fidelity(vl_study_index *index, const vl_fidelity *fidelity, vl_error *err);
 vl_status vl_study_index_sample(vl_study_index *index, const vl_study_question *question, vl_error *err);
 vl_status vl_study_index_compare(vl_study_index *index, int64_t first, int64_t second, vl_error *err);
 int64_t vl_study_index_comparisons(const vl_study_index *index);

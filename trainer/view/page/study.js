@@ -79,6 +79,40 @@ const Study = (() => {
     return make("article", { className: "question", id: "q" + q.number }, make("div", {}, ...picture), text);
   }
 
+  /* ---- fidelity ---- */
+
+  const cells = (tag, texts) => texts.map(text => make(tag, tag === "th" ? { scope: "col" } : {}, text));
+  const short = x => x === null ? "–" : (x < 0 ? "−" : "") + Math.abs(x).toPrecision(3);
+  const interval = e => e.low === null ? short(e.mean) : `${short(e.mean)} [${short(e.low)}, ${short(e.high)}]`;
+  function fidelity() {
+    const f = page.fidelity, names = { tuned: "tuned lens", logit: "logit lens", random: "random directions",
+      control: "control lens" };
+    at("fidelity").hidden = !f;
+    if (!f)
+      return;
+    const lenses = Object.keys(names).filter(lens => f.states.some(s => s[lens]));
+    const heads = ["state", ...lenses.flatMap(l => [names[l] + ": correlation", "partial", "agreement"])];
+    const row = s => make("tr", {}, make("th", { scope: "row" }, String(s.state)), ...cells("td", lenses.flatMap(l =>
+      s[l] ? ["correlation", "partial", "alignment"].map(key => interval(s[l][key])) : ["–", "–", "–"])));
+    at("fidelity-table").replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...cells("th", heads))),
+      make("tbody", {}, ...f.states.map(row))));
+    transfer(f.transfer);
+  }
+  /* Shaded by how close an adapter comes to the state's own. */
+  function transfer(matrix) {
+    at("transfer").hidden = !matrix;
+    if (!matrix)
+      return;
+    const body = matrix.map((kls, i) => make("tr", {}, make("th", { scope: "row" }, String(i)), ...kls.map((kl, j) => {
+      const node = make("td", { className: i === j ? "own" : "" }, short(kl));
+      const near = kl > 0 ? Math.min(1, Math.min(...kls.filter(x => x > 0)) / kl) : 0;
+      node.style.background = `color-mix(in srgb, var(--bar) ${Math.round(100 * near)}%, transparent)`;
+      return node;
+    })));
+    at("transfer-table").replaceChildren(make("table", {}, make("thead", {}, make("tr", {},
+      ...cells("th", ["", ...matrix.map((_, j) => String(j))]))), make("tbody", {}, ...body)));
+  }
+
   for (const [name, value] of [["model", page.model], ["lens", page.lens]])
     at("about").append(make("span", {}, make("b", {}, name + " "), make("bdi", {}, value)));
   page.kl.forEach((g, n) => at("classes").append(make("label", {},
@@ -86,6 +120,7 @@ const Study = (() => {
   at("classes").addEventListener("change", event => { view.group = Number(event.target.value); draw(); });
   Theme.listen(at("theme"), draw);
   list();
+  fidelity();
   at("questions").append(...page.questions.map(question));
   at("note").textContent = `State 0: the embeddings; state ${last}: the model itself. The numbers lie in study.json ` +
     `and eval.json. vlens ${page.vlens}.`;
