@@ -8,8 +8,9 @@ set -eu
 
 build="python3 build-essential cmake ninja-build pkg-config
 libhdf5-dev libdnnl-dev libopenblas0-openmp libopenblas-openmp-dev libjansson-dev libyaml-dev libpcre2-dev
-libutf8proc-dev libstb-dev libjpeg-dev libwebp-dev libxxhash-dev zlib1g-dev libjs-chart.js libcmocka-dev"
-test="libcairo2-dev libmicrohttpd-dev fonts-dejavu-core libopenmpi-dev openmpi-bin clang-format clang-tidy"
+libutf8proc-dev libstb-dev libjpeg-dev libwebp-dev libxxhash-dev zlib1g-dev libjs-chart.js libcmocka-dev
+libcairo2-dev libmicrohttpd-dev fonts-dejavu-core"
+test="libopenmpi-dev openmpi-bin clang-format clang-tidy"
 long="debootstrap valgrind lintian"
 
 check=false

@@ -192,6 +192,8 @@ static vl_status open_picture(vl_picture *out, const vl_model_spec *spec, const 
         status = vl_fail(err, VL_EMISMATCH, "%.160s changed since the cache was made", path);
     if (status == VL_OK)
         status = from_image(out, spec, &image, err);
+    if (status == VL_OK && spec->family && spec->vision.path == VL_VISION_IN_STREAM)
+        status = set_grids(out, &image, err);
     vl_image_release(&image);
     return status;
 }
@@ -220,22 +222,31 @@ static bool find_spec(vl_model_spec *out, const char *model_id)
     return false;
 }
 
-/* The grid that the patches of a whole cache span: one sample may have kept a few of them only. */
-static vl_status find_grid(vl_picture *out, const vl_cache *cache, vl_error *err)
+/* The grids that the patches of a whole cache span, each over all of the picture: one sample may have kept a few of
+ * them only. Stands until the model's own description says how they lie. */
+static vl_status find_grids(vl_picture *out, const vl_cache *cache, vl_error *err)
 {
     const vl_cache_tokens *tokens = vl_cache_get_tokens(cache);
-    int64_t n = vl_cache_get_info(cache)->n_tokens;
-    vl_picture_tile grid = {.width = 1, .height = 1};
-    for (int64_t i = 0; tokens->patch && i < n; i++) {
-        if (tokens->token_class[i] != VL_IMAGE)
-            continue;
-        grid.rows = tokens->patch[i][1] >= grid.rows ? tokens->patch[i][1] + 1 : grid.rows;
-        grid.columns = tokens->patch[i][2] >= grid.columns ? tokens->patch[i][2] + 1 : grid.columns;
-    }
-    if (!grid.rows || !grid.columns)
+    int64_t rows = vl_cache_get_info(cache)->n_tokens;
+    int n_tiles = 0;
+    for (int64_t i = 0; tokens->patch && i < rows; i++)
+        if (tokens->token_class[i] == VL_IMAGE && tokens->patch[i][1] >= 0 && tokens->patch[i][0] >= n_tiles)
+            n_tiles = tokens->patch[i][0] + 1;
+    if (!n_tiles)
         return VL_OK;
-    VL_TRY(vl_picture_set_tiles(out, 1, err));
-    out->tiles[0] = grid;
+    VL_TRY(vl_picture_set_tiles(out, n_tiles, err));
+    for (int64_t i = 0; i < rows; i++) {
+        const int16_t *patch = tokens->patch[i];
+        if (tokens->token_class[i] != VL_IMAGE || patch[0] < 0)
+            continue;
+        vl_picture_tile *tile = &out->tiles[patch[0]];
+        tile->rows = patch[1] >= tile->rows ? patch[1] + 1 : tile->rows;
+        tile->columns = patch[2] >= tile->columns ? patch[2] + 1 : tile->columns;
+    }
+    for (int i = 0; i < n_tiles; i++) { /* of which nothing was kept */
+        out->tiles[i].rows = out->tiles[i].rows ? out->tiles[i].rows : 1;
+        out->tiles[i].columns = out->tiles[i].columns ? out->tiles[i].columns : 1;
+    }
     return VL_OK;
 }
 
@@ -267,12 +278,13 @@ vl_status vl_pictures_from_cache(vl_pictures *out, const vl_cache *cache, int64_
             continue;
         vl_picture *p = &out->items[n++];
         p->image = (int32_t)i;
-        VL_GOTO(find_grid(p, cache, err));
+        VL_GOTO(find_grids(p, cache, err));
         load(p, spec, samples->image_path[i], samples->image_sha256 ? samples->image_sha256[i] : NULL,
              turns_pictures(cache));
         if (p->rgb && !known)
             snprintf(p->note, sizeof p->note,
-                     "%.120s has no preprocessor_config.json: the crop (the middle square) is assumed", info->model_id);
+                     "%.120s has no preprocessor_config.json: the crop (the middle square)%s is assumed",
+                     info->model_id, p->n_tiles > 1 ? ", and that every tile is the whole picture," : "");
     }
 done:
     vl_model_spec_clear(spec);
