@@ -216,7 +216,11 @@ vl_status vl_op_take_rows(vl_device *device, const vl_take_rows_args *a, vl_erro
     REQUIRE("take_rows", floats || table.dtype == VL_I32);
     REQUIRE("take_rows", (floats && is_matrix(a->out, a->out.shape[0], table.shape[1])) ||
                              is_matrix_of(a->out, table.dtype, a->out.shape[0], table.shape[1]));
-    REQUIRE("take_rows", is_vector_of(a->rows, VL_I32, a->out.shape[0]));
+    int64_t m = 0;
+    for (int64_t i = 0; i < a->n_runs; m += a->runs[i++].n)
+        REQUIRE("take_rows",
+                a->runs[i].first >= 0 && a->runs[i].n >= 0 && a->runs[i].n <= table.shape[0] - a->runs[i].first);
+    REQUIRE("take_rows", m == a->out.shape[0]);
     REQUIRE("take_rows", !overlap(a->out, table));
     return a->out.shape[0] == 0 || table.shape[1] == 0 ? VL_OK : DISPATCH(take_rows, a, err);
 }
@@ -309,7 +313,7 @@ static bool is_scale(vl_tensor t)
 vl_status vl_op_step_scale(vl_device *device, const vl_step_scale_args *a, vl_error *err)
 {
     REQUIRE("step_scale", dense_size(a->gradient) >= 0 && (!a->another.data || dense_size(a->another) >= 0));
-    REQUIRE("step_scale", is_vector(a->scale, 1) && is_vector_of(a->norm, VL_F64, 1));
+    REQUIRE("step_scale", is_vector(a->scale, 2) && is_vector_of(a->norm, VL_F64, 1));
     REQUIRE("step_scale", is_vector_of(a->loss, VL_F64, 1) && a->clip >= 0);
     return DISPATCH(step_scale, a, err);
 }

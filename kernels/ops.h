@@ -176,11 +176,18 @@ typedef struct vl_cast_args {
 } vl_cast_args;
 vl_status vl_op_cast(vl_device *device, const vl_cast_args *args, vl_error *err);
 
-/* out[m] = row rows[m] of the table, widened where out is f32 and the table narrower. */
+/* Rows [first, first + n). */
+typedef struct vl_row_run {
+    int64_t first, n;
+} vl_row_run;
+
+/* out = runs of rows of the table, one after the other, widened where out is f32 and the table narrower. The runs are
+ * read before the call returns, and travel with the launch: nothing is uploaded. */
 typedef struct vl_take_rows_args {
-    vl_tensor out;   /* [M, N]: f32, or as the table */
-    vl_tensor table; /* [R, N] f32, f16, bf16 or i32 */
-    vl_tensor rows;  /* [M] i32, each in [0, R): checked by the caller */
+    vl_tensor out;          /* [M, N]: f32, or as the table */
+    vl_tensor table;        /* [R, N] f32, f16, bf16 or i32 */
+    const vl_row_run *runs; /* [n_runs] on the host; their lengths add up to M */
+    int64_t n_runs;
 } vl_take_rows_args;
 vl_status vl_op_take_rows(vl_device *device, const vl_take_rows_args *args, vl_error *err);
 
@@ -257,10 +264,11 @@ typedef struct vl_loss_total_args {
 } vl_loss_total_args;
 vl_status vl_op_loss_total(vl_device *device, const vl_loss_total_args *args, vl_error *err);
 
-/* What clipping multiplies a gradient by: *scale = min(1, clip / norm) with the norm over both tensors, or NaN where
- * the norm or the loss is no finite number: then vl_op_sgd and vl_op_adam change nothing. Nobody has to wait for it. */
+/* What clipping multiplies a gradient by: scale[0] = min(1, clip / norm) with the norm over both tensors, and scale[1]
+ * = 1; or NaN both where the norm or the loss is no finite number: then vl_op_sgd and vl_op_adam change nothing. Nobody
+ * has to wait for it. */
 typedef struct vl_step_scale_args {
-    vl_tensor scale;             /* [1] */
+    vl_tensor scale;             /* [2] */
     vl_tensor norm;              /* [1] f64 */
     vl_tensor gradient, another; /* any shape; another may be NULL */
     vl_tensor loss;              /* [1] f64 */

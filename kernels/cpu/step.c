@@ -7,17 +7,17 @@
 vl_status cpu_take_rows(void *context, const vl_take_rows_args *a, vl_error *err)
 {
     (void)context, (void)err;
-    const int32_t *rows = a->rows.data;
     size_t element = vl_dtype_size(a->table.dtype), width = (size_t)a->table.shape[1];
     bool widen = a->out.dtype != a->table.dtype;
-#pragma omp parallel for schedule(static) if (a->out.shape[0] > 64)
-    for (int64_t i = 0; i < a->out.shape[0]; i++) {
-        const char *from = (const char *)a->table.data + (size_t)(rows[i] * a->table.row_stride) * element;
-        if (widen)
-            vl_cpu_widen_row(row_of(a->out, i), from, a->table.dtype, (int64_t)width);
-        else
-            memcpy((char *)a->out.data + (size_t)(i * a->out.row_stride) * element, from, width * element);
-    }
+    for (int64_t r = 0, to = 0; r < a->n_runs; r++)
+        for (int64_t i = 0; i < a->runs[r].n; i++, to++) {
+            const char *from =
+                (const char *)a->table.data + (size_t)((a->runs[r].first + i) * a->table.row_stride) * element;
+            if (widen)
+                vl_cpu_widen_row(row_of(a->out, to), from, a->table.dtype, (int64_t)width);
+            else
+                memcpy((char *)a->out.data + (size_t)(to * a->out.row_stride) * element, from, width * element);
+        }
     return VL_OK;
 }
 
@@ -57,6 +57,8 @@ vl_status cpu_step_scale(void *context, const vl_step_scale_args *a, vl_error *e
     double norm = sqrt(squares + more);
     float scale = a->clip > 0 && norm > a->clip ? (float)(a->clip / norm) : 1.0f;
     *(double *)a->norm.data = norm;
-    *(float *)a->scale.data = isfinite(norm) && isfinite(loss) ? scale : NAN;
+    bool sound = isfinite(norm) && isfinite(loss);
+    ((float *)a->scale.data)[0] = sound ? scale : NAN;
+    ((float *)a->scale.data)[1] = sound ? 1.0f : NAN;
     return VL_OK;
 }

@@ -53,6 +53,7 @@ typedef struct vl_cuda {
     vl_cuda_plans *plans;
     vl_cuda_stage stages[VL_CUDA_STAGES];
     int next_stage;
+    void *arrived; /* pinned: what is read comes here first */
     struct {
         void *memory;
         size_t bytes;

@@ -7,7 +7,7 @@
 
 #include "kernels/cuda/context.h"
 
-enum { SMALLEST_STAGE = 16 << 10, LARGEST_WRITE = 64 << 20 };
+enum { SMALLEST_STAGE = 16 << 10, LARGEST_WRITE = 64 << 20, ARRIVED_BYTES = 8 << 20 };
 
 vl_status vl_cuda_stages_open(vl_cuda *cuda, vl_error *err)
 {
@@ -31,6 +31,8 @@ static void free_buffers(vl_cuda_stage *stage)
 
 void vl_cuda_stages_close(vl_cuda *cuda)
 {
+    if (cuda->arrived)
+        cudaFreeHost(cuda->arrived);
     for (int i = 0; i < VL_CUDA_STAGES; i++) {
         vl_cuda_stage *stage = &cuda->stages[i];
         free_buffers(stage);
@@ -83,16 +85,30 @@ static extent extent_of(const vl_tensor *t)
     return e;
 }
 
+/* By way of pinned memory: a copy into the caller's would be the driver's, at a fifth of the speed. */
 vl_status vl_cuda_read(void *context, void *host, const vl_tensor *tensor, vl_error *err)
 {
     vl_cuda *cuda = (vl_cuda *)context;
     extent e = extent_of(tensor);
     if (e.rows == 0 || e.width == 0)
         return VL_OK;
-    VL_TRY(vl_cuda_check(
-        cudaMemcpy2DAsync(host, e.width, tensor->data, e.stride, e.width, e.rows, cudaMemcpyDeviceToHost, cuda->stream),
-        "a copy from the CUDA device", err));
-    return vl_cuda_check(cudaStreamSynchronize(cuda->stream), "the CUDA device", err);
+    if (!cuda->arrived)
+        VL_TRY(vl_cuda_check(cudaMallocHost(&cuda->arrived, ARRIVED_BYTES), "pinned memory", err));
+    size_t width = e.width < ARRIVED_BYTES ? e.width : (size_t)ARRIVED_BYTES, most = ARRIVED_BYTES / width;
+    for (size_t row = 0, column = 0; row < e.rows;) { /* some rows, or a part of a wide one */
+        size_t n = width < e.width ? 1 : e.rows - row < most ? e.rows - row : most;
+        size_t bytes = e.width - column < width ? e.width - column : width;
+        const char *from = (const char *)tensor->data + row * e.stride + column;
+        VL_TRY(vl_cuda_check(
+            cudaMemcpy2DAsync(cuda->arrived, bytes, from, e.stride, bytes, n, cudaMemcpyDeviceToHost, cuda->stream),
+            "a copy from the CUDA device", err));
+        VL_TRY(vl_cuda_check(cudaStreamSynchronize(cuda->stream), "the CUDA device", err));
+        memcpy((char *)host + row * e.width + column, cuda->arrived, n * bytes);
+        column += bytes;
+        row += column == e.width ? n : 0;
+        column = column == e.width ? 0 : column;
+    }
+    return VL_OK;
 }
 
 /* Returns when `host` has been read, which is what its owner waits for: the tensor has its values in call order. */

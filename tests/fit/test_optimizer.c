@@ -56,7 +56,7 @@ static double follow(const char *name, const char *tensor, const vl_optimizer_ru
     ok(vl_optimizer_state_new(&state, &engine, parameter, &err), &err);
     for (int64_t step = 0; step < STEPS; step++) {
         ok(vl_device_write(device, &gradient, gradients + (size_t)step * n, &err), &err);
-        vl_optimizer_move move = {parameter, gradient, &state, step, step, rule->learning_rate, 1.0};
+        vl_optimizer_move move = {parameter, gradient, &state, step, step, rule->learning_rate, {.data = NULL}};
         ok(vl_optimizer_step(&engine, &move, &err), &err);
         float *got = from_device(device, parameter);
         worst = fmax(worst, relative_error(got, wanted + (size_t)step * n, n));
@@ -164,7 +164,7 @@ static void test_muon_step_is_orthogonal(void **state)
     ok(vl_optimizer_new(&engine, device, &rule, D, &err), &err);
     ok(vl_optimizer_state_new(&memory, &engine, parameter, &err), &err);
     assert_null(memory.exp_avg_sq.data);
-    vl_optimizer_move move = {parameter, gradient, &memory, 0, 0, 1.0, 1.0};
+    vl_optimizer_move move = {parameter, gradient, &memory, 0, 0, 1.0, {.data = NULL}};
     ok(vl_optimizer_step(&engine, &move, &err), &err);
     float *x = from_device(device, parameter);
     double squares = 0, along = 0, vector[D], image[D];
@@ -215,7 +215,7 @@ static void test_muon_without_gradient(void **state)
     vl_tensor parameter = to_device(device, NULL, 8, 8), gradient = to_device(device, NULL, 8, 8);
     ok(vl_optimizer_new(&engine, device, &rule, 8, &err), &err);
     ok(vl_optimizer_state_new(&memory, &engine, parameter, &err), &err);
-    vl_optimizer_move move = {parameter, gradient, &memory, 0, 0, 1.0, 1.0};
+    vl_optimizer_move move = {parameter, gradient, &memory, 0, 0, 1.0, {.data = NULL}};
     ok(vl_optimizer_step(&engine, &move, &err), &err);
     float *x = from_device(device, parameter);
     for (int i = 0; i < 64; i++)

@@ -24,27 +24,35 @@ DRY = {"VL_CUDA_ON_CPU_DRY": "1", "VL_CUDA_ON_CPU_MEMORY": "143000", "VL_CUDA_ON
        "VLENS_GUARD_SECONDS": "300"}
 # ---------------------------------------------------------------- what the shapes ask for
 
-def fit_step(v, dtype, layers=8, rows=8192, tile=1024, d=4096):
-    """One step of Muon: for each tile the teacher, for each layer of it the adapter, the logits, their way back and the
-    adapter's gradient; then five Newton-Schulz steps of three products for each layer."""
+def fit_step(v, dtype, streamed=False, layers=8, rows=8192, tile=1024, d=4096):
+    """One step of Muon. Of the states nothing travels, unless they do not fit; the host waits once, to read what has come of
+    the step."""
+    f16 = dtype == "float16"
     tiles = rows // tile
-    fit = min(tile, (64 << 20) // v // 64 * 64)  # rows of logits that are computed at a time (kernels/cuda/unembed_loss.cu)
-    logits = 2 * math.ceil(tile / fit)
-    uploads = tiles * (layers + 1) + 2 * tiles  # states; weights and targets of a tile
-    reads = tiles * layers + 3 * layers         # losses; norms of two gradients and of Muon's direction
-    out = {"pageable copies": reads, "host waits": uploads + reads, "fills": 2 * layers, "hd copies": uploads,
-           "hd bytes": tiles * (layers + 1) * tile * d * 2 + 2 * rows * 4, "dp copies": reads}
-    heads, own = tiles * (1 + layers * logits), tiles * layers * 2 + 15 * layers
-    if dtype == "float16":  # the head in its own type; adapters and Muon still in fp32
-        return {**out, "products f16": heads, "products f32": own}
-    return {**out, "products bf16": heads + own}
+    parts = math.ceil(tile / min(tile, (64 << 20) // v // 64 * 64))  # of a tile, by logits (kernels/cuda/unembed_loss.cu)
+    # states, weights and targets: taken from where they lie, or uploaded, copied into place and widened
+    load = 1
+    # fp16: rows to fp16, product, rows back, loss, product, row weights; bf16: rows to bf16, product, loss, product
+    head = 6 if f16 else 4
+    # load, bias, h A^T (two operands rounded), norm; norm back, its bias (two kernels), dA (two operands), sum of losses
+    cell = load + 1 + 3 + 1 + parts * head + 1 + 2 + 3 + 1
+    teacher = load + 1 + (3 if f16 else 2) + 1
+    # two norms of two kernels and the clip; direction, its norm, 5 x 3 products, widened, applied; the bias by Adam
+    update = 2 * 2 + 1 + 1 + 3 + 15 + 1 + 1 + 1
+    launches = tiles * (0 if streamed else 2) + tiles * (teacher + layers * cell) + layers * update
+    uploads = tiles * (layers + 1 + 2) if streamed else 0
+    heads, own = tiles * (1 + 2 * layers * parts), 2 * tiles * layers + 15 * layers
+    products = {"products f16": heads, "products bf16": own} if f16 else {"products bf16": heads + own}
+    return {**products, "launches": launches, "fills": layers, "host waits": uploads + 1, "dh copies": 1,
+            "dh bytes": layers * 4 * 8, "hd copies": uploads, "dd copies": uploads,
+            "hd bytes": tiles * (layers + 1) * tile * d * 2 + 2 * rows * 4 if streamed else 0}
 
 
 def llava_batch(dtype, blocks, pictures=4):
     """24 blocks of CLIP of which the last is not needed, the projector, the decoder's blocks."""
     products = pictures + 23 * 6 + 2 + blocks * 7
-    states = (blocks + 1) * pictures
-    return {"products " + dtype: products, "pageable copies": states, "kernels.attend": (23 + blocks) * pictures,
+    return {"products " + dtype: products, "kernels.attend": (23 + blocks) * pictures,
+            "allocations": 3, "frees": 3,
             "kernels.convert": 0 if dtype == "f16" else products}
 
 
@@ -74,15 +82,16 @@ class Runner:
         if done.returncode:
             raise SystemExit(f"{command[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}")
 
-    def traced(self, command, text):
+    def traced(self, command, text, **settings):
         (self.work / "run.yaml").write_text(text)
         trace = self.work / "trace"
-        self.call(self.args.vlens, command, self.work / "run.yaml", "--quiet", VL_CUDA_ON_CPU_TRACE=str(trace), **DRY)
+        self.call(self.args.vlens, command, self.work / "run.yaml", "--quiet", VL_CUDA_ON_CPU_TRACE=str(trace),
+                  **{**DRY, **settings})
         return traces.read(trace)
 
-    def fit(self, d, v, dtype, rows=8192):
+    def fit(self, d, v, dtype, rows=8192, **settings):
         self.call(self.args.hollow_cache, self.work / "states", d, v, 8, 12288, dtype)
-        return self.traced("train", FIT.format(work=self.work, rows=rows))
+        return self.traced("train", FIT.format(work=self.work, rows=rows), **settings)
 
     def samples(self, n):
         line = '{{"prompt": "What is in it?", "image": "picture{}.bmp"}}\n'
@@ -99,6 +108,9 @@ class Runner:
 # name: (what runs, where a piece ends, what each piece must show)
 SCENARIOS = {
     "fit-llava-f16": (lambda r: r.fit(4096, 32064, "float16"), "adam_step:8", fit_step(32064, "float16")),
+    # 3 GB: eight layers fit, but not their states
+    "fit-llava-f16-streamed": (lambda r: r.fit(4096, 32064, "float16", VL_CUDA_ON_CPU_MEMORY="3000"), "adam_step:8",
+                               fit_step(32064, "float16", streamed=True)),
     "fit-llama-bf16": (lambda r: r.fit(4096, 128256, "bfloat16"), "adam_step:8", fit_step(128256, "bfloat16")),
     "cache-llava-f16": (lambda r: r.cache("llava-1.5-7b", "f16", 4, 2400, 16), "gather:1", llava_batch("f16", 4)),
     "cache-llava-bf16": (lambda r: r.cache("llava-1.5-7b", "bf16", 4, 2400, 16), "gather:1", llava_batch("bf16", 4)),
@@ -106,7 +118,8 @@ SCENARIOS = {
 
 
 # After the first piece, unless a scenario says otherwise.
-NOTHING = dict.fromkeys(["products f32", "products f16", "products bf16", "pageable copies", "algorithms chosen"], 0)
+NOTHING = dict.fromkeys(["products f32", "products f16", "products bf16", "pageable copies", "algorithms chosen",
+                         "allocations", "frees"], 0)
 
 
 def flat(count):

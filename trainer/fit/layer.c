@@ -57,6 +57,24 @@ static vl_status open_layer(vl_fit_layer *layer, const vl_fit_session *s, vl_err
     return vl_optimizer_state_new(&layer->bias_state, &s->optimizer, layer->adapter.bias, err);
 }
 
+/* The states of the layers that have steps to take, and the teacher's. */
+static vl_status keep_states(vl_fit_session *s, const vl_fit_layer *layers, int64_t n, vl_error *err)
+{
+    const vl_rows *parts[] = {&s->plan.train, &s->plan.validation};
+    int64_t *states = vl_alloc((size_t)n + 1, sizeof *states), n_states = 0;
+    if (!states)
+        return vl_fail_nomem(err, "states");
+    for (int64_t i = 0; i < n; i++)
+        if (!vl_fit_is_over(&layers[i]))
+            states[n_states++] = layers[i].index;
+    if (n_states > 0 && vl_objective_needs_teacher(&s->objective))
+        states[n_states++] = s->n_layers;
+    vl_keep_args args = {states, n_states, parts, 2, 1.0 / (double)s->plan.tokens_per_step};
+    vl_status status = vl_loader_keep(&s->readout.loader, &args, err);
+    vl_free(states);
+    return status;
+}
+
 vl_status vl_fit_layers_open(vl_fit_session *s, vl_error *err)
 {
     int64_t n;
@@ -73,7 +91,7 @@ vl_status vl_fit_layers_open(vl_fit_session *s, vl_error *err)
             return vl_error_prefix(err, status, "%lld layers at once (fit.layers_in_flight): ", (long long)n);
         }
     }
-    return VL_OK;
+    return s->keeps_states ? keep_states(s, layers, n, err) : VL_OK;
 }
 
 void vl_fit_layers_close(vl_fit_session *s)
@@ -93,6 +111,7 @@ void vl_fit_layers_close(vl_fit_session *s)
         vl_optimizer_state_clear(&l->weight_state, s->device);
         vl_optimizer_state_clear(&l->bias_state, s->device);
     }
+    vl_loader_drop(&s->readout.loader);
     vl_device_free(s->device, s->gradient.weight.data);
     vl_device_free(s->device, s->gradient.bias.data);
     s->gradient = (vl_adapter_gradient){.weight = {.data = NULL}};

@@ -1,7 +1,7 @@
 /* memory.c - the memory plan of a fit on a device that has its own.
  *
- * Everything but the layers in flight has a fixed size; they take what is left. Results do not depend on how many they
- * are (fit.c). */
+ * Everything but the layers in flight has a fixed size; they take what is left, and if all states that they read fit
+ * into what they leave, those are read once and stay. Results do not depend on either (fit.c). */
 #include <math.h>
 
 #include "trainer/base/status.h"
@@ -12,6 +12,7 @@ typedef struct demand {
     double states;   /* a tile of states, as stored and widened */
     double adapters; /* of one layer: parameters, gradient, best, moments */
     double tiles;    /* what is computed of a tile, and the matrices that all layers share */
+    double kept;     /* one state of all rows, as stored */
 } demand;
 
 static demand demand_of(const vl_fit_session *s, int64_t tile_rows, size_t weights)
@@ -25,10 +26,14 @@ static demand demand_of(const vl_fit_session *s, int64_t tile_rows, size_t weigh
     if (config->fit.optimizer == VL_OPTIMIZER_ADAM)
         copies++;
     demand out = {.weights = (double)weights, .states = rows * d * 6, .adapters = copies * matrix + bias_copies * bias};
-    /* u, x, dx and the head's normed rows; logits of the teacher and of the student; four matrices of Muon and two of
-     * the closed form */
+    /* u, x, dx and the head's normed rows; logits of the teacher and of the student; two matrices of the closed form;
+     * Muon's direction and its four matrices */
+    bool fast = vl_adapter_in_bf16(config->precision, s->head, true);
+    double muon = 1 + 4 * (double)vl_dtype_size(vl_device_gemm_dtype(s->device, fast)) / 4;
     out.tiles = (3 * rows + VL_HEAD_ROWS) * d * 4 + 2 * rows * v * 4 +
-                (config->fit.optimizer == VL_OPTIMIZER_MUON ? 6 : 2) * matrix;
+                (2 + (config->fit.optimizer == VL_OPTIMIZER_MUON ? muon : 0)) * matrix;
+    out.kept = (double)(s->plan.train.n_rows + s->plan.validation.n_rows) * d *
+               (double)vl_dtype_size(vl_cache_get_info(s->cache)->dtype);
     return out;
 }
 
@@ -58,11 +63,16 @@ vl_status vl_fit_plan_memory(vl_fit_session *s, int64_t tile_rows, vl_error *err
                        (fixed + need.adapters) / u, unit, usable > 0 ? usable / u : 0, (double)memory.total / u, unit,
                        (long long)tile_rows);
     s->at_once = most < s->at_once ? most : s->at_once;
-    double adapters = need.adapters * (double)s->at_once;
+    double adapters = need.adapters * (double)s->at_once, kept = need.kept * (double)(s->at_once + 1);
+    /* a run that does not come to every row would read more than it needs */
+    s->keeps_states =
+        s->plan.steps * s->plan.tokens_per_step >= s->plan.train.n_rows && fixed + adapters + kept <= usable;
+    kept = s->keeps_states ? kept : 0;
     vl_log_say(&s->log, 0,
-               "device memory: %.2f of %.2f %s: weights %.2f, states %.2f, adapters %.2f (%lld layers at once), "
+               "device memory: %.2f of %.2f %s: weights %.2f, states %.2f%s, adapters %.2f (%lld layers at once), "
                "tiles %.2f",
-               (need.weights + fixed + adapters) / u, (double)memory.total / u, unit, need.weights / u, need.states / u,
-               adapters / u, (long long)s->at_once, need.tiles / u);
+               (need.weights + fixed + adapters + kept) / u, (double)memory.total / u, unit, need.weights / u,
+               (need.states + kept) / u, s->keeps_states ? " (all)" : "", adapters / u, (long long)s->at_once,
+               need.tiles / u);
     return VL_OK;
 }

@@ -72,8 +72,11 @@ vl_status vl_optimizer_new(vl_optimizer_engine *out, vl_device *device, const vl
 {
     vl_status status = VL_OK;
     *out = (vl_optimizer_engine){.device = device, .rule = *rule};
-    for (size_t i = 0; d > 0 && rule->kind == VL_OPTIMIZER_MUON && i < sizeof out->scratch / sizeof *out->scratch; i++)
-        VL_GOTO(vl_tensor_new(&out->scratch[i], device, VL_F32, d, d, err));
+    if (d == 0 || rule->kind != VL_OPTIMIZER_MUON)
+        return VL_OK;
+    VL_GOTO(vl_tensor_new(&out->direction, device, VL_F32, d, d, err));
+    for (size_t i = 0; i < sizeof out->scratch / sizeof *out->scratch; i++)
+        VL_GOTO(vl_tensor_new(&out->scratch[i], device, vl_device_gemm_dtype(device, rule->fast), d, d, err));
 done:
     if (status != VL_OK)
         vl_optimizer_clear(out);
@@ -82,6 +85,8 @@ done:
 
 void vl_optimizer_clear(vl_optimizer_engine *engine)
 {
+    if (engine->device)
+        vl_device_free(engine->device, engine->direction.data);
     for (size_t i = 0; engine->device && i < sizeof engine->scratch / sizeof *engine->scratch; i++)
         vl_device_free(engine->device, engine->scratch[i].data);
     *engine = (vl_optimizer_engine){.device = NULL};
@@ -136,7 +141,8 @@ vl_status vl_optimizer_step(const vl_optimizer_engine *engine, const vl_optimize
                              .beta2 = 0.999f,
                              .epsilon = 1e-8f,
                              .weight_decay = (float)rule->weight_decay,
-                             .gradient_scale = (float)move->scale,
+                             .gradient_scale = 1.0f,
+                             .scale = vl_optimizer_clip(move),
                              .step = move->age + 1};
         return vl_op_adam(engine->device, &args, err);
     }
@@ -148,7 +154,8 @@ vl_status vl_optimizer_step(const vl_optimizer_engine *engine, const vl_optimize
                         .learning_rate = rate,
                         .momentum_factor = (float)rule->momentum,
                         .weight_decay = (float)rule->weight_decay,
-                        .gradient_scale = (float)move->scale,
+                        .gradient_scale = 1.0f,
+                        .scale = vl_optimizer_clip(move),
                         .nesterov = rule->momentum > 0,
                         .first = move->age == 0};
     return vl_op_sgd(engine->device, &args, err);

@@ -38,7 +38,8 @@ typedef struct vl_optimizer_state {
 typedef struct vl_optimizer_engine {
     vl_device *device;
     vl_optimizer_rule rule;
-    vl_tensor scratch[4]; /* [D, D], Muon only */
+    /* Muon only, [D, D]: f32; and four in the type that the device likes its products' operands in */
+    vl_tensor direction, scratch[4];
 } vl_optimizer_engine;
 
 /* `d` is the width of the matrices that will be stepped; 0: vectors only. */
@@ -54,12 +55,21 @@ void vl_optimizer_state_clear(vl_optimizer_state *state, vl_device *device);
 typedef struct vl_optimizer_move {
     vl_tensor parameter, gradient;
     const vl_optimizer_state *state;
-    int64_t step; /* of the run: the schedule's */
-    int64_t age;  /* steps since the state was zeroed */
-    double rate;  /* full rate; the schedule is applied here */
-    double scale; /* multiplies the gradient (clipping) */
+    int64_t step;    /* of the run: the schedule's */
+    int64_t age;     /* steps since the state was zeroed */
+    double rate;     /* full rate; the schedule is applied here */
+    vl_tensor scale; /* [2] of vl_op_step_scale: clips the gradient, or forbids the step; no data: neither */
 } vl_optimizer_move;
 vl_status vl_optimizer_step(const vl_optimizer_engine *engine, const vl_optimizer_move *move, vl_error *err);
+/* The two numbers of move->scale, for the operations: the clip, and what only forbids. */
+static inline vl_tensor vl_optimizer_clip(const vl_optimizer_move *move)
+{
+    return vl_tensor_1d(move->scale.data, VL_F32, 1);
+}
+static inline vl_tensor vl_optimizer_gate(const vl_optimizer_move *move)
+{
+    return vl_tensor_1d(move->scale.data ? (float *)move->scale.data + 1 : NULL, VL_F32, 1);
+}
 /* muon.c: the same for a matrix under Muon. */
 vl_status vl_muon_step(const vl_optimizer_engine *engine, const vl_optimizer_move *move, vl_error *err);
 

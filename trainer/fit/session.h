@@ -21,6 +21,17 @@ typedef struct vl_fit_share {
     float *exchange;     /* [D, D] on its way; NULL with one process */
 } vl_fit_share;
 
+/* What a step is judged by. It stays on the device, where it decides about the step, and is read once when the step is
+ * over. */
+enum { VL_WATCH_LOSS = 0, VL_WATCH_BAD_ROW, VL_WATCH_NORM, VL_WATCH_COLUMNS = 4 };
+typedef struct vl_fit_watch {
+    vl_tensor seen;   /* [at_once, VL_WATCH_COLUMNS] f64 of the layers in flight: loss, first row (of the step) whose
+                         loss is no finite number or -1, norm of the gradient */
+    vl_tensor scales; /* [at_once, 2] of vl_op_step_scale */
+    double *host;     /* [at_once, VL_WATCH_COLUMNS] as it was read */
+    int64_t *rows;    /* [tokens_per_step] rows of the cache */
+} vl_fit_watch;
+
 typedef struct vl_fit_session {
     /* What is asked for: */
     const vl_config *config;
@@ -36,7 +47,8 @@ typedef struct vl_fit_session {
     vl_readout readout;
     vl_objective objective;
     vl_optimizer_engine optimizer;
-    vl_sampler sampler;           /* of the training rows */
+    vl_sampler sampler; /* of the training rows */
+    vl_fit_watch watch;
     vl_adapter_gradient gradient; /* shared by all layers where a step is one tile; else no data */
     vl_fit_share share;
     struct vl_fit_resume *resume; /* checkpoints of earlier runs, or NULL */
@@ -44,6 +56,7 @@ typedef struct vl_fit_session {
     vl_fit_layer *layers; /* [n_trained], the layers of lens.layers */
     int64_t n_trained;
     int64_t at_once;   /* layers in flight at most */
+    bool keeps_states; /* all their states stay on the device */
     int64_t in_flight; /* my layers [in_flight, in_flight + at_once) are; share.n: all are done */
     int64_t step;      /* of those; layers that are further on wait for it */
     int64_t resumed_from_step;
@@ -80,6 +93,15 @@ static inline bool vl_fit_shares_gradient(const vl_fit_session *session)
     return session->plan.tokens_per_step <= session->readout.loader.capacity && session->share.size == 1;
 }
 
+/* watch.c: for at_once layers. */
+vl_status vl_fit_watch_new(vl_fit_session *session, vl_error *err);
+void vl_fit_watch_clear(vl_fit_session *session);
+/* No loss, no bad row. */
+vl_status vl_fit_watch_reset(vl_fit_session *session, vl_error *err);
+/* Its row of `seen`, from a column on, and its scales. `slot`: its number among those in flight. */
+vl_tensor vl_fit_watch_seen(const vl_fit_session *session, int64_t slot, int column, int64_t n);
+vl_tensor vl_fit_watch_scales(const vl_fit_session *session, int64_t slot);
+
 /* fault.c: looks for a row of the tile whose loss is no finite number. */
 void vl_fit_note_bad_row(const vl_fit_session *session, vl_fit_layer *layer);
 /* A step whose loss or gradient (of this norm) is no finite number: the layer stops, or goes back to its best
@@ -105,7 +127,8 @@ static inline bool vl_fit_is_root(const vl_fit_session *session)
 vl_status vl_fit_settings_make(vl_fit_session *session, vl_error *err);
 vl_status vl_fit_settings_check(const vl_fit_session *session, const char *path, const char *stored, vl_error *err);
 
-/* memory.c: what the fit takes of a device with memory of its own. It decides how many layers fly at once, and says so.
+/* memory.c: what the fit takes of a device with memory of its own. It decides how many layers fly at once and whether
+ * their states stay there, and says so.
  * VL_ENOMEM: not even one layer fits. */
 vl_status vl_fit_plan_memory(vl_fit_session *session, int64_t tile_rows, vl_error *err);
 

@@ -113,6 +113,7 @@ vl_status vl_fit_open_machinery(vl_fit_session *s, vl_error *err)
     int64_t most = s->plan.tokens_per_step > LEAST_TILE ? s->plan.tokens_per_step : LEAST_TILE;
     int64_t tile = s->config->fit.tile_tokens < most ? s->config->fit.tile_tokens : most;
     VL_TRY(vl_fit_plan_memory(s, tile, err));
+    VL_TRY(vl_fit_watch_new(s, err));
     vl_loader_source source = {.cache = s->cache, .capacity = tile, .background = s->config->fit.read_ahead};
     VL_TRY(vl_readout_new(&s->readout, s->head, s->device, &source, err));
     if (s->config->lens.targets == VL_TARGETS_SHUFFLED)
@@ -138,6 +139,7 @@ void vl_fit_close(vl_fit_session *s)
     vl_free(s->layers);
     vl_free(s->share.exchange);
     vl_fit_resume_close(s);
+    vl_fit_watch_clear(s);
     vl_optimizer_clear(&s->optimizer);
     vl_objective_clear(&s->objective);
     vl_readout_clear(&s->readout);

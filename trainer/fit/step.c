@@ -1,7 +1,10 @@
 /* step.c - one optimiser step of all layers in flight.
  *
  * The walk (readout/readout.h) has tiles outside and layers inside: the teacher's logits are the dearest thing that the
- * layers have in common, and are made once for all of them. Gradients of the tiles of a step add up. */
+ * layers have in common, and are made once for all of them. Gradients of the tiles of a step add up.
+ *
+ * Nothing is read before the step is over: losses and norms, the clipping and whether a layer may move at all stay on
+ * the device, so that its queue never runs dry. */
 #include <math.h>
 
 #include "trainer/base/file.h"
@@ -16,25 +19,23 @@ typedef struct step {
     bool at_once;    /* a step is one tile: each layer moves as soon as it has been seen */
 } step;
 
-/* Norm of the gradient over matrix and bias. */
-static vl_status gradient_norm(double *out, vl_fit_session *s, const vl_fit_layer *layer, vl_error *err)
+static int64_t slot_of(const vl_fit_session *s, const vl_fit_layer *layer)
 {
-    double weight = 0, bias;
-    if (layer->gradient.weight.data)
-        VL_TRY(vl_op_sum_squares(s->device, &weight, layer->gradient.weight, err));
-    VL_TRY(vl_op_sum_squares(s->device, &bias, layer->gradient.bias, err));
-    *out = sqrt(weight + bias);
-    return VL_OK;
+    int64_t n;
+    return layer - vl_fit_in_flight(s, &n);
 }
 
 static vl_status update(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
-    double norm, clip = s->optimizer.rule.clip;
-    VL_TRY(gradient_norm(&norm, s, layer, err));
-    if (!isfinite(norm) || !isfinite(layer->step_loss))
-        return vl_fit_is_root(s) ? vl_fit_handle_bad_step(s, layer, norm, err) : VL_OK;
-    double scale = clip > 0 && norm > clip ? clip / norm : 1.0;
-    vl_optimizer_move move = {.step = s->step, .age = s->step - layer->progress.restart_step, .scale = scale};
+    int64_t slot = slot_of(s, layer);
+    vl_step_scale_args scale = {.scale = vl_fit_watch_scales(s, slot),
+                                .norm = vl_fit_watch_seen(s, slot, VL_WATCH_NORM, 1),
+                                .gradient = layer->gradient.bias,
+                                .another = layer->gradient.weight,
+                                .loss = vl_fit_watch_seen(s, slot, VL_WATCH_LOSS, 1),
+                                .clip = s->optimizer.rule.clip};
+    VL_TRY(vl_op_step_scale(s->device, &scale, err));
+    vl_optimizer_move move = {.step = s->step, .age = s->step - layer->progress.restart_step, .scale = scale.scale};
     if (layer->adapter.weight.data) {
         move.parameter = layer->adapter.weight;
         move.gradient = layer->gradient.weight;
@@ -46,21 +47,71 @@ static vl_status update(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
     move.gradient = layer->gradient.bias;
     move.state = &layer->bias_state;
     move.rate = layer->progress.bias_rate;
-    VL_TRY(vl_optimizer_step(&s->optimizer, &move, err));
-    layer->history[s->step] = layer->step_loss;
-    layer->progress.steps++;
-    return VL_OK;
+    return vl_optimizer_step(&s->optimizer, &move, err);
 }
 
-/* What ends a step of a layer: its gradient is whole, and it moves. */
+/* Where others share the layer: the sums of gradient and loss, by way of the host. */
+static vl_status add_up(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+{
+    if (s->share.size == 1)
+        return VL_OK;
+    vl_tensor loss = vl_fit_watch_seen(s, slot_of(s, layer), VL_WATCH_LOSS, 1);
+    VL_TRY(vl_device_read(s->device, &layer->step_loss, &loss, err));
+    VL_TRY(vl_fit_add_gradients(s, layer, err));
+    return vl_device_write(s->device, &loss, &layer->step_loss, err);
+}
+
+/* What ends a step of a layer: its gradient is whole, and it moves, unless its numbers forbid it. */
 static vl_status finish_layer(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
 {
     double began = vl_clock();
-    VL_TRY(vl_fit_add_gradients(s, layer, err));
+    VL_TRY(add_up(s, layer, err));
     VL_TRY(update(s, layer, err));
-    layer->progress.position = s->step + 1;
-    VL_TRY(vl_fit_follow(s, layer, false, err));
     layer->progress.seconds += vl_clock() - began;
+    return VL_OK;
+}
+
+/* What has come of it. */
+static vl_status judge_layer(vl_fit_session *s, vl_fit_layer *layer, vl_error *err)
+{
+    const double *seen = s->watch.host + slot_of(s, layer) * VL_WATCH_COLUMNS;
+    layer->step_loss = seen[VL_WATCH_LOSS];
+    if (isfinite(seen[VL_WATCH_NORM]) && isfinite(layer->step_loss)) {
+        layer->history[s->step] = layer->step_loss;
+        layer->progress.steps++;
+    } else if (vl_fit_is_root(s)) {
+        if (seen[VL_WATCH_BAD_ROW] >= 0)
+            layer->bad_row = s->watch.rows[(int64_t)seen[VL_WATCH_BAD_ROW]];
+        VL_TRY(vl_fit_handle_bad_step(s, layer, seen[VL_WATCH_NORM], err));
+    }
+    layer->progress.position = s->step + 1;
+    return vl_fit_follow(s, layer, false, err);
+}
+
+/* The only time in a step that anybody waits for the device. */
+static vl_status judge(const step *work, vl_error *err)
+{
+    vl_fit_session *s = work->session;
+    double began = vl_clock();
+    VL_TRY(vl_device_read(s->device, s->watch.host, &s->watch.seen, err));
+    for (int64_t i = 0; i < work->n; i++)
+        work->layers[i]->progress.seconds += (vl_clock() - began) / (double)work->n;
+    for (int64_t i = 0; i < work->n; i++)
+        VL_TRY(judge_layer(s, work->layers[i], err));
+    return VL_OK;
+}
+
+/* Which rows these are, for the one that turns out to be bad. */
+static vl_status note_rows(void *user, int64_t first, int64_t rows, vl_error *err)
+{
+    vl_fit_session *s = ((step *)user)->session;
+    const vl_loader *loader = &s->readout.loader;
+    int64_t *out = s->watch.rows + first;
+    (void)rows;
+    (void)err;
+    for (int64_t p = 0; p < loader->n_pieces; p++)
+        for (int64_t k = 0; k < loader->pieces[p].n; k++)
+            *out++ = loader->pieces[p].first + k;
     return VL_OK;
 }
 
@@ -78,14 +129,16 @@ static vl_status on_cell(void *user, const vl_readout_cell *cell, vl_error *err)
     vl_fit_session *s = work->session;
     vl_fit_layer *layer = work->layers[cell->index];
     const vl_loader *loader = &s->readout.loader;
-    vl_objective_tile tile = {cell->h, vl_loader_row_weight(loader), vl_loader_targets(loader)};
+    vl_objective_tile tile = {cell->h, vl_loader_row_weight(loader), vl_loader_targets(loader), true};
     double began = vl_clock();
     layer->gradient.fresh = cell->first == 0;
     VL_TRY(vl_objective_layer(&s->objective, &tile, &cell->adapter, &layer->gradient, err));
-    for (int64_t r = 0; r < cell->rows; r++)
-        layer->step_loss += (double)loader->weight[r] * (double)s->objective.host_loss[r];
-    if (!isfinite(layer->step_loss))
-        vl_fit_note_bad_row(s, layer);
+    vl_loss_total_args total = {.total = vl_fit_watch_seen(s, slot_of(s, layer), VL_WATCH_LOSS, 2),
+                                .loss = vl_tensor_1d(s->objective.loss.data, VL_F32, cell->rows),
+                                .weight = tile.row_weight,
+                                .first_row = cell->first,
+                                .fresh = cell->first == 0};
+    VL_TRY(vl_op_loss_total(s->device, &total, err));
     layer->progress.seconds += vl_clock() - began;
     return work->at_once ? finish_layer(s, layer, err) : VL_OK;
 }
@@ -96,6 +149,8 @@ static vl_status choose_layers(step *work, bool has_rows, vl_error *err)
     vl_fit_session *s = work->session;
     int64_t n;
     vl_fit_layer *layers = vl_fit_in_flight(s, &n);
+    if (!has_rows)
+        VL_TRY(vl_fit_watch_reset(s, err));
     work->layers = vl_alloc((size_t)n + 1, sizeof *work->layers);
     work->states = vl_alloc((size_t)n + 1, sizeof *work->states);
     if (!work->layers || !work->states)
@@ -145,12 +200,14 @@ vl_status vl_fit_take_step(vl_fit_session *s, vl_error *err)
                     .n_states = work.n,
                     .teacher = vl_objective_needs_teacher(&s->objective) ? &s->objective.teacher : NULL,
                     .teacher_state = s->n_layers,
+                    .tile = note_rows,
                     .adapter = choose_adapter,
                     .cell = on_cell,
                     .user = &work};
     VL_GOTO(vl_readout_walk(&s->readout, &walk, err));
     for (int64_t i = 0; i < work.n && !work.at_once; i++)
         VL_GOTO(finish_layer(s, work.layers[i], err));
+    VL_GOTO(judge(&work, err));
     s->log.progress.kl = mean_loss(&work);
 done:
     vl_free(work.layers);

@@ -5,8 +5,8 @@
 
 bool vl_adapter_in_bf16(vl_precision precision, const vl_head *head, bool makes_gradient)
 {
-    return precision == VL_PRECISION_FAST ||
-           (precision == VL_PRECISION_AUTO && makes_gradient && vl_head_get_source(head)->weight_dtype == VL_BF16);
+    return precision == VL_PRECISION_FAST || (precision == VL_PRECISION_AUTO && makes_gradient &&
+                                              vl_matrix_is_narrow(vl_head_device(head), vl_head_matrix(head)));
 }
 
 vl_status vl_adapter_apply(vl_tensor *out, vl_device *device, vl_tensor u, vl_tensor h, const vl_adapter *adapter,

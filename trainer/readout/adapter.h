@@ -13,8 +13,9 @@ typedef struct vl_adapter {
     vl_tensor bias;   /* b [D]; NULL data: there is no adapter, y = h (the logit lens) */
 } vl_adapter;
 
-/* Whether an adapter's own products run in bf16: the one place that decides. `fast`: yes. `auto` with a bf16 head: in
- * steps that make a gradient, where states and gradient come through bf16 anyway; in fp32 where a lens is only read. */
+/* Whether an adapter's own products run in bf16: the one place that decides. `fast`: yes. `auto` with a head that
+ * multiplies in 16 bit: in steps that make a gradient, where states and gradient come through 16 bit anyway; in fp32
+ * where a lens is only read. */
 bool vl_adapter_in_bf16(vl_precision precision, const vl_head *head, bool makes_gradient);
 
 /* *out is y [M, D]: h itself without an adapter, else computed into `u` [M, D]. */

@@ -3,6 +3,7 @@
 #include "trainer/base/half.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
+#include "trainer/readout/kept.h"
 
 static vl_status new_vector(vl_tensor *out, vl_device *device, vl_dtype dtype, int64_t n, vl_error *err)
 {
@@ -46,6 +47,7 @@ void vl_loader_clear(vl_loader *f)
 {
     if (!f->device)
         return;
+    vl_loader_drop(f);
     vl_prefetch_free(f->prefetch);
     vl_device_free(f->device, f->stored.data);
     vl_device_free(f->device, f->wide.data);
@@ -92,6 +94,11 @@ vl_status vl_loader_next(vl_loader *f, const vl_loader_order *order, vl_error *e
         for (int64_t k = 0; k < f->pieces[p].n; k++)
             add_row(f, tokens, f->pieces[p].first + k, order);
     if (f->rows == 0)
+        return VL_OK;
+    bool done = false;
+    if (f->kept && vl_kept_find_tile(f->kept, f))
+        VL_TRY(vl_kept_load_numbers(&done, f->kept, f, order, err));
+    if (done)
         return VL_OK;
     vl_tensor weight = vl_loader_row_weight(f), targets = vl_loader_targets(f);
     VL_TRY(vl_device_write(f->device, &weight, f->weight, err));
@@ -151,6 +158,8 @@ vl_status vl_loader_load(vl_tensor *out, vl_loader *f, int64_t state, int64_t ne
 {
     const void *rows;
     *out = vl_tensor_rows(f->wide, 0, f->rows);
+    if (f->kept && vl_kept_has(f->kept, state))
+        return vl_kept_load(f->kept, *out, state, state == f->shuffled_state, err);
     VL_TRY(vl_loader_read(&rows, f, state, next, err));
     if (f->dtype == VL_F32)
         return vl_device_write(f->device, out, rows, err);

@@ -20,6 +20,8 @@ typedef struct vl_loader_source {
     bool background;  /* read ahead in a thread of its own; the bits are the same */
 } vl_loader_source;
 
+typedef struct vl_kept vl_kept; /* kept.h: states that stay on the device */
+
 typedef struct vl_loader {
     vl_loader_source source;
     vl_device *device;
@@ -35,6 +37,7 @@ typedef struct vl_loader {
     uint8_t *token_class;   /* [capacity]; from memory: 0 */
     int64_t shuffled_state; /* read with its rows turned by half a tile (lens.targets); -1: none */
     vl_prefetch *prefetch;  /* NULL: from memory */
+    vl_kept *kept;          /* or NULL */
     /* Of the tile that follows: */
     const vl_sampler *sampler;
     int64_t asked, first_state;    /* rows that it will be asked for; the state that was read first */
@@ -61,6 +64,19 @@ vl_status vl_loader_next(vl_loader *loader, const vl_loader_order *order, vl_err
 vl_status vl_loader_read(const void **rows, vl_loader *loader, int64_t state, int64_t next, vl_error *err);
 /* The same on the device, f32 [rows, D]; valid until the next load. */
 vl_status vl_loader_load(vl_tensor *out, vl_loader *loader, int64_t state, int64_t next, vl_error *err);
+/* Reads states whole and keeps them on the device, as stored: of these rows nothing travels any more. The bits are the
+ * same. `weight_scale` is that of walks over parts[0], whose weights are kept too. vl_loader_drop frees them.
+ * Errors: VL_ENOMEM, VL_ECANCELLED, those of vl_cache_read. */
+typedef struct vl_keep_args {
+    const int64_t *states; /* [n_states] */
+    int64_t n_states;
+    const vl_rows *const *parts; /* [n_parts]; parts[0] is borrowed until they are dropped */
+    int64_t n_parts;
+    double weight_scale;
+} vl_keep_args;
+vl_status vl_loader_keep(vl_loader *loader, const vl_keep_args *args, vl_error *err);
+void vl_loader_drop(vl_loader *loader);
+
 /* Any rows [n] of one state of the cache, beside the walk: out [n, D] f32 on the host. */
 vl_status vl_loader_fetch(float *out, vl_loader *loader, int64_t state, const int64_t *rows, int64_t n, vl_error *err);
 /* The row of the cache that row 0..rows-1 of the tile is. */

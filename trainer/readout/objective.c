@@ -134,5 +134,5 @@ vl_status vl_objective_layer(vl_objective *o, const vl_objective_tile *tile, con
         VL_TRY(gradient_of(o, tile, dx, gradient, err));
     }
     vl_tensor loss = vl_tensor_1d(o->loss.data, VL_F32, rows);
-    return vl_device_read(o->device, o->host_loss, &loss, err);
+    return tile->losses_stay ? VL_OK : vl_device_read(o->device, o->host_loss, &loss, err);
 }

@@ -37,9 +37,11 @@ typedef struct vl_objective_tile {
     vl_tensor h;          /* [rows, D] states of this layer */
     vl_tensor row_weight; /* [rows]; NULL data: 1 */
     vl_tensor targets;    /* [rows] i32, read by CE */
+    bool losses_stay;     /* on the device, in objective->loss: nobody waits for them */
 } vl_objective_tile;
 
-/* The unweighted loss of each row into objective->host_loss; with `gradient`, that of sum_r weight_r * loss_r. */
+/* The unweighted loss of each row into objective->loss, and into objective->host_loss unless they stay there; with
+ * `gradient`, that of sum_r weight_r * loss_r. */
 vl_status vl_objective_layer(vl_objective *objective, const vl_objective_tile *tile, const vl_adapter *adapter,
                              const vl_adapter_gradient *gradient, vl_error *err);
 

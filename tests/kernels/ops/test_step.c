@@ -5,22 +5,30 @@ static void rows_are_taken(void **state)
 {
     static const vl_dtype types[][2] = {{VL_F32, VL_F32}, {VL_F32, VL_F16},   {VL_F32, VL_BF16},
                                         {VL_F16, VL_F16}, {VL_BF16, VL_BF16}, {VL_I32, VL_I32}};
-    static const int64_t shapes[][3] = {{1, 1, 1}, {5, 3, 8}, {33, 70, 64}, {70, 9, 129}};
+    static const int64_t shapes[][3] = {{1, 1, 1}, {5, 3, 8}, {33, 70, 64}, {250, 9, 129}};
+    enum { MOST_RUNS = 250 }; /* more than one launch takes */
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (size_t t = 0; t < sizeof types / sizeof *types; t++)
             for (int layout = DENSE; layout <= STRIDED; layout++) {
                 int64_t m = shapes[i][0], r = shapes[i][1], n = shapes[i][2];
-                double *x = test_random(r * n, 100), *rows = test_memory((size_t)m, 8);
+                double *x = test_random(r * n, 100);
+                vl_row_run runs[MOST_RUNS];
+                int64_t n_runs = 0;
                 double *want = test_memory((size_t)(m * n), 8);
                 for (int64_t k = 0; k < r * n; k++)
                     x[k] = types[t][1] == VL_I32 ? floor(x[k]) : test_round(x[k], types[t][1]);
-                for (int64_t k = 0; k < m; k++) {
-                    rows[k] = (double)(k == 0 ? r - 1 : test_random_below(r));
-                    memcpy(want + k * n, x + (int64_t)rows[k] * n, (size_t)n * sizeof *x);
+                for (int64_t k = 0, length; k < m; k += length) {
+                    int64_t first = k == 0 ? r - 1 : test_random_below(r);
+                    length = 1 + test_random_below(3);
+                    length = length < r - first ? length : r - first;
+                    length = length < m - k ? length : m - k;
+                    assert_true(n_runs < MOST_RUNS);
+                    runs[n_runs++] = (vl_row_run){first, length};
+                    memcpy(want + k * n, x + first * n, (size_t)(length * n) * sizeof *x);
                 }
                 test_tensor *table = test_tensor_of(types[t][1], x, r, n, (test_layout)layout);
                 test_tensor *out = test_empty(types[t][0], m, n, (test_layout)layout);
-                vl_take_rows_args args = {out->t, table->t, test_vector_of(VL_I32, rows, m)->t};
+                vl_take_rows_args args = {out->t, table->t, runs, n_runs};
                 OK(vl_op_take_rows(device, &args, &error));
                 test_unchanged(table);
                 assert_memory_equal(test_values(out), want, (size_t)(m * n) * sizeof *want);
@@ -95,19 +103,20 @@ static void gradients_are_clipped(void **state)
             squares += a[i] * a[i];
         for (int64_t i = 0; i < 33 && second; i++)
             squares += b[i] * b[i];
-        test_tensor *scale = test_empty_vector(VL_F32, 1), *norm = test_empty_vector(VL_F64, 1);
+        test_tensor *scale = test_empty_vector(VL_F32, 2), *norm = test_empty_vector(VL_F64, 1);
         vl_step_scale_args args = {.scale = scale->t, .norm = norm->t, .clip = clip};
         args.gradient = test_tensor_of(VL_F32, a, 40, 33, DENSE)->t, args.loss = test_vector_of(VL_F64, &loss, 1)->t;
         if (second)
             args.another = test_vector_of(VL_F32, b, 33)->t;
         OK(vl_op_step_scale(device, &args, &error));
-        double found = test_values(scale)[0], size = sqrt(squares);
+        double *found = test_values(scale), size = sqrt(squares);
         if (isfinite(size))
             test_within("sum_squares", "", fabs(test_values(norm)[0] - size) / size);
         if (!isfinite(size) || !isfinite(loss))
-            assert_true(isnan(found));
+            assert_true(isnan(found[0]) && isnan(found[1]));
         else
-            assert_true(found == (clip > 0 && size > clip ? (double)(float)(clip / test_values(norm)[0]) : 1));
+            assert_true(found[1] == 1 &&
+                        found[0] == (clip > 0 && size > clip ? (double)(float)(clip / test_values(norm)[0]) : 1));
         test_teardown(state);
     }
 }
@@ -121,7 +130,10 @@ static void steps_refuse(void **state)
     normalise.out = x->t;
     normalise.out.shape[0] = 2;
     REFUSED(vl_op_normalise(device, &normalise, &error));
-    vl_take_rows_args take = {out->t, x->t, test_vector_of(VL_I32, values, 2)->t};
+    vl_row_run run = {1, 3};
+    vl_take_rows_args take = {out->t, x->t, &run, 1};
+    REFUSED(vl_op_take_rows(device, &take, &error));
+    run = (vl_row_run){0, 2};
     REFUSED(vl_op_take_rows(device, &take, &error));
     vl_loss_total_args total = {.total = test_vector_of(VL_F32, values, 2)->t,
                                 .loss = test_vector_of(VL_F32, values, 3)->t};
