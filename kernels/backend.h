@@ -17,6 +17,9 @@ typedef struct vl_backend {
     vl_status (*alloc)(void *context, void **out, size_t bytes, vl_error *err);
     void (*free)(void *context, void *memory);
     vl_status (*read)(void *context, void *host, const vl_tensor *tensor, vl_error *err);
+    /* NULL both: a read at the end. */
+    vl_status (*read_begin)(void *context, const vl_tensor *tensor, vl_error *err);
+    vl_status (*read_end)(void *context, void *host, const vl_tensor *tensor, vl_error *err);
     vl_status (*write)(void *context, const vl_tensor *tensor, const void *host, vl_error *err);
     vl_status (*sync)(void *context, vl_error *err);
     vl_status (*zero)(void *context, vl_tensor out, vl_error *err);
@@ -37,6 +40,7 @@ typedef struct vl_backend {
     vl_status (*patchify)(void *context, const vl_patchify_args *args, vl_error *err);
     vl_status (*cast)(void *context, const vl_cast_args *args, vl_error *err);
     vl_status (*take_rows)(void *context, const vl_take_rows_args *args, vl_error *err);
+    vl_status (*pack_rows)(void *context, const vl_pack_rows_args *args, vl_error *err);
     vl_status (*logsumexp)(void *context, const vl_logsumexp_args *args, vl_error *err);
     vl_status (*topk)(void *context, const vl_topk_args *args, vl_error *err);
     vl_status (*metrics)(void *context, const vl_metrics_args *args, vl_error *err);
@@ -69,6 +73,7 @@ struct vl_device {
     char description[256];
     char note[600]; /* why "auto" did not take a GPU, or "" */
     int threads;
+    vl_tensor reading; /* between vl_device_read_begin and _end; else no data */
 };
 
 struct vl_matrix {

@@ -163,6 +163,20 @@ vl_status vl_device_read(vl_device *device, void *host, const vl_tensor *tensor,
     return device->backend->read(device->context, host, tensor, err);
 }
 
+vl_status vl_device_read_begin(vl_device *device, vl_tensor tensor, vl_error *err)
+{
+    device->reading = tensor;
+    return device->backend->read_begin ? device->backend->read_begin(device->context, &tensor, err) : VL_OK;
+}
+
+vl_status vl_device_read_end(vl_device *device, void *host, vl_error *err)
+{
+    vl_tensor tensor = device->reading;
+    device->reading.data = NULL;
+    return device->backend->read_end ? device->backend->read_end(device->context, host, &tensor, err)
+                                     : device->backend->read(device->context, host, &tensor, err);
+}
+
 vl_status vl_device_write(vl_device *device, const vl_tensor *tensor, const void *host, vl_error *err)
 {
     return device->backend->write(device->context, tensor, host, err);

@@ -208,21 +208,41 @@ vl_status vl_op_cast(vl_device *device, const vl_cast_args *a, vl_error *err)
     return a->x.shape[0] == 0 ? VL_OK : DISPATCH(cast, a, err);
 }
 
+/* Runs of rows of a table of `rows`, `m` rows in all. */
+static bool are_runs(const vl_row_run *runs, int64_t n, int64_t rows, int64_t m)
+{
+    for (int64_t i = 0; i < n; m -= runs[i++].n)
+        if (runs[i].first < 0 || runs[i].n < 0 || runs[i].n > rows - runs[i].first)
+            return false;
+    return m == 0;
+}
+
+static bool is_float(vl_dtype dtype)
+{
+    return dtype == VL_F32 || dtype == VL_F16 || dtype == VL_BF16;
+}
+
 vl_status vl_op_take_rows(vl_device *device, const vl_take_rows_args *a, vl_error *err)
 {
     vl_tensor table = a->table;
-    bool floats = table.dtype == VL_F32 || table.dtype == VL_F16 || table.dtype == VL_BF16;
+    int64_t m = a->out.shape[0];
     REQUIRE("take_rows", table.ndim == 2 && is_matrix_of(table, table.dtype, table.shape[0], table.shape[1]));
-    REQUIRE("take_rows", floats || table.dtype == VL_I32);
-    REQUIRE("take_rows", (floats && is_matrix(a->out, a->out.shape[0], table.shape[1])) ||
-                             is_matrix_of(a->out, table.dtype, a->out.shape[0], table.shape[1]));
-    int64_t m = 0;
-    for (int64_t i = 0; i < a->n_runs; m += a->runs[i++].n)
-        REQUIRE("take_rows",
-                a->runs[i].first >= 0 && a->runs[i].n >= 0 && a->runs[i].n <= table.shape[0] - a->runs[i].first);
-    REQUIRE("take_rows", m == a->out.shape[0]);
+    REQUIRE("take_rows", is_float(table.dtype) || table.dtype == VL_I32);
+    REQUIRE("take_rows", (is_float(table.dtype) && is_matrix(a->out, m, table.shape[1])) ||
+                             is_matrix_of(a->out, table.dtype, m, table.shape[1]));
+    REQUIRE("take_rows", are_runs(a->runs, a->n_runs, table.shape[0], m));
     REQUIRE("take_rows", !overlap(a->out, table));
-    return a->out.shape[0] == 0 || table.shape[1] == 0 ? VL_OK : DISPATCH(take_rows, a, err);
+    return m == 0 || table.shape[1] == 0 ? VL_OK : DISPATCH(take_rows, a, err);
+}
+
+vl_status vl_op_pack_rows(vl_device *device, const vl_pack_rows_args *a, vl_error *err)
+{
+    int64_t m = a->out.shape[0], n = a->x.shape[1];
+    REQUIRE("pack_rows", is_matrix(a->x, a->x.shape[0], n));
+    REQUIRE("pack_rows", is_float(a->out.dtype) && is_matrix_of(a->out, a->out.dtype, m, n));
+    REQUIRE("pack_rows", are_runs(a->runs, a->n_runs, a->x.shape[0], m));
+    REQUIRE("pack_rows", is_vector_of(a->counts, VL_I32, 2) && !overlap(a->out, a->x));
+    return m == 0 || n == 0 ? VL_OK : DISPATCH(pack_rows, a, err);
 }
 
 vl_status vl_op_logsumexp(vl_device *device, const vl_logsumexp_args *a, vl_error *err)

@@ -24,6 +24,12 @@ vl_status vl_tensor_new(vl_tensor *out, vl_device *device, vl_dtype dtype, int64
                         vl_error *err);
 vl_status vl_op_zero(vl_device *device, vl_tensor out, vl_error *err);
 
+/* vl_device_read in two halves: what is queued before the first is waited for by the second, and what is queued between
+ * them runs meanwhile, but must not write the tensor. One read at a time is under way; `host` is as vl_device_read has
+ * it. */
+vl_status vl_device_read_begin(vl_device *device, vl_tensor tensor, vl_error *err);
+vl_status vl_device_read_end(vl_device *device, void *host, vl_error *err);
+
 /* A frozen weight matrix [n_out, n_in] prepared for multiplication, in whatever form the device likes best. */
 typedef struct vl_matrix vl_matrix;
 
@@ -190,6 +196,17 @@ typedef struct vl_take_rows_args {
     int64_t n_runs;
 } vl_take_rows_args;
 vl_status vl_op_take_rows(vl_device *device, const vl_take_rows_args *args, vl_error *err);
+
+/* out = runs of rows of x, one after the other, rounded to the type of out. Counted on the way, and added up: elements
+ * of x that are no finite number, and those that became infinite. */
+typedef struct vl_pack_rows_args {
+    vl_tensor out;          /* [M, N] f32, f16 or bf16 */
+    vl_tensor x;            /* [R, N] */
+    const vl_row_run *runs; /* as above */
+    int64_t n_runs;
+    vl_tensor counts; /* [2] i32 */
+} vl_pack_rows_args;
+vl_status vl_op_pack_rows(vl_device *device, const vl_pack_rows_args *args, vl_error *err);
 
 /* ---- distributions ----------------------------------------------------------------------------------------- */
 

@@ -170,6 +170,7 @@ const vl_backend vl_backend_cpu = {
     .column_sum = cpu_column_sum,
     .sum_squares = cpu_sum_squares,
     .take_rows = cpu_take_rows,
+    .pack_rows = cpu_pack_rows,
     .normalise = cpu_normalise,
     .loss_total = cpu_loss_total,
     .step_scale = cpu_step_scale,

@@ -111,6 +111,7 @@ vl_status cpu_metrics(void *context, const vl_metrics_args *args, vl_error *err)
 vl_status cpu_unembed_loss(void *context, const vl_unembed_loss_args *args, vl_error *err);
 vl_status cpu_column_sum(void *context, const vl_column_sum_args *args, vl_error *err);
 vl_status cpu_sum_squares(void *context, double *out, vl_tensor x, vl_error *err);
+vl_status cpu_pack_rows(void *context, const vl_pack_rows_args *args, vl_error *err);
 vl_status cpu_take_rows(void *context, const vl_take_rows_args *args, vl_error *err);
 vl_status cpu_normalise(void *context, const vl_normalise_args *args, vl_error *err);
 vl_status cpu_loss_total(void *context, const vl_loss_total_args *args, vl_error *err);

@@ -21,6 +21,49 @@ vl_status cpu_take_rows(void *context, const vl_take_rows_args *a, vl_error *err
     return VL_OK;
 }
 
+/* One row; adds to counts [2]. */
+VL_SIMD static void pack_row(void *out, vl_dtype dtype, const float *x, int64_t n, int32_t *counts)
+{
+    uint16_t *half = out, infinity = dtype == VL_BF16 ? 0x7f80 : 0x7c00;
+    int32_t bad = 0, infinite = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bad += (bits & 0x7f800000u) == 0x7f800000u;
+        infinite += (bits & 0x7fffffffu) == 0x7f800000u;
+    }
+    counts[0] += bad;
+    if (dtype == VL_F32) {
+        memcpy(out, x, (size_t)n * sizeof *x);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        half[i] = dtype == VL_BF16 ? vl_f32_to_bf16(x[i]) : vl_f32_to_f16(x[i]);
+    for (int64_t i = 0; i < n; i++)
+        counts[1] += (half[i] & 0x7fff) == infinity;
+    counts[1] -= infinite; /* those that were before */
+}
+
+vl_status cpu_pack_rows(void *context, const vl_pack_rows_args *a, vl_error *err)
+{
+    (void)context, (void)err;
+    size_t element = vl_dtype_size(a->out.dtype);
+    int32_t *counts = a->counts.data, bad = 0, overflows = 0;
+    for (int64_t r = 0, to = 0; r < a->n_runs; to += a->runs[r++].n) {
+#pragma omp parallel for schedule(static) reduction(+ : bad, overflows) if (a->runs[r].n > 16)
+        for (int64_t i = 0; i < a->runs[r].n; i++) {
+            int32_t found[2] = {0, 0};
+            pack_row((char *)a->out.data + (size_t)((to + i) * a->out.row_stride) * element, a->out.dtype,
+                     row_of(a->x, a->runs[r].first + i), a->x.shape[1], found);
+            bad += found[0];
+            overflows += found[1];
+        }
+    }
+    counts[0] += bad;
+    counts[1] += overflows;
+    return VL_OK;
+}
+
 vl_status cpu_normalise(void *context, const vl_normalise_args *a, vl_error *err)
 {
     double squares;

@@ -104,6 +104,8 @@ static void cuda_close(void *context)
     vl_cuda_plans_free(cuda->plans);
     if (cuda->blas)
         cublasLtDestroy(cuda->blas);
+    if (cuda->down)
+        cudaStreamDestroy(cuda->down);
     if (cuda->copy)
         cudaStreamDestroy(cuda->copy);
     if (cuda->stream)
@@ -150,6 +152,7 @@ static vl_status open_parts(vl_cuda *cuda, vl_error *err)
     VL_TRY(learn_properties(cuda, err));
     VL_TRY(vl_cuda_check(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "stream", err));
     VL_TRY(vl_cuda_check(cudaStreamCreateWithFlags(&cuda->copy, cudaStreamNonBlocking), "stream", err));
+    VL_TRY(vl_cuda_check(cudaStreamCreateWithFlags(&cuda->down, cudaStreamNonBlocking), "stream", err));
     if (cublasLtCreate(&cuda->blas) != CUBLAS_STATUS_SUCCESS)
         return vl_fail(err, VL_EDEVICE, "cuBLASLt cannot start on CUDA device %d", cuda->index);
     return vl_cuda_stages_open(cuda, err);
@@ -212,6 +215,8 @@ static vl_backend make_table(void)
     table.alloc = vl_cuda_alloc;
     table.free = vl_cuda_free;
     table.read = vl_cuda_read;
+    table.read_begin = vl_cuda_read_begin;
+    table.read_end = vl_cuda_read_end;
     table.write = vl_cuda_write;
     table.sync = cuda_sync;
     table.memory = cuda_memory;
@@ -239,6 +244,7 @@ static vl_backend make_table(void)
     table.column_sum = vl_cuda_column_sum;
     table.sum_squares = vl_cuda_sum_squares;
     table.take_rows = vl_cuda_take_rows;
+    table.pack_rows = vl_cuda_pack_rows;
     table.normalise = vl_cuda_normalise;
     table.loss_total = vl_cuda_loss_total;
     table.step_scale = vl_cuda_step_scale;

@@ -34,6 +34,13 @@ typedef struct vl_cuda_stage {
     cudaEvent_t consumed; /* the device side may be written again */
 } vl_cuda_stage;
 
+/* A read that was begun. */
+typedef struct vl_cuda_arrival {
+    void *host; /* pinned */
+    size_t bytes;
+    cudaEvent_t ready, done; /* the tensor is computed; it has come */
+} vl_cuda_arrival;
+
 typedef struct vl_cuda_matrix vl_cuda_matrix;
 typedef struct vl_cuda_plans vl_cuda_plans; /* gemm.cu: algorithms chosen by cuBLASLt */
 
@@ -54,6 +61,8 @@ typedef struct vl_cuda {
     vl_cuda_stage stages[VL_CUDA_STAGES];
     int next_stage;
     void *arrived; /* pinned: what is read comes here first */
+    vl_cuda_arrival arrival;
+    cudaStream_t down; /* to the host, beside what is computed */
     struct {
         void *memory;
         size_t bytes;
@@ -88,6 +97,8 @@ vl_status vl_cuda_stage_get(vl_cuda *cuda, size_t bytes, vl_cuda_stage **out, vl
 vl_status vl_cuda_stage_upload(vl_cuda *cuda, vl_cuda_stage *stage, size_t bytes, vl_error *err);
 vl_status vl_cuda_stage_release(vl_cuda *cuda, vl_cuda_stage *stage, vl_error *err);
 vl_status vl_cuda_read(void *context, void *host, const vl_tensor *tensor, vl_error *err);
+vl_status vl_cuda_read_begin(void *context, const vl_tensor *tensor, vl_error *err);
+vl_status vl_cuda_read_end(void *context, void *host, const vl_tensor *tensor, vl_error *err);
 vl_status vl_cuda_write(void *context, const vl_tensor *tensor, const void *host, vl_error *err);
 
 /* ---- gemm.cu ----------------------------------------------------------------------------------------------- */
@@ -143,6 +154,16 @@ enum { VL_CUDA_SQUARE_BLOCKS = 1024, VL_CUDA_SQUARES = VL_CUDA_SQUARE_BLOCKS + 1
 /* partial[VL_CUDA_SQUARE_BLOCKS] = sum of squares over the tensor; what is before is the op's. */
 vl_status vl_cuda_add_squares(vl_cuda *cuda, double *partial, vl_tensor x, vl_error *err);
 
+/* ---- rows.cu ----------------------------------------------------------------------------------------------- */
+
+/* Runs of rows, as they travel with a launch. */
+enum { VL_CUDA_RUNS = 64 };
+typedef struct vl_cuda_runs {
+    int64_t rows;                /* of the result */
+    int64_t first[VL_CUDA_RUNS]; /* row of the table minus row of the result, of each run */
+    int32_t end[VL_CUDA_RUNS];   /* row of the result behind it */
+} vl_cuda_runs;
+
 /* ---- the ops ----------------------------------------------------------------------------------------------- */
 
 vl_status vl_cuda_matrix_new(void *context, void **data, const vl_matrix_args *args, vl_error *err);
@@ -166,6 +187,7 @@ vl_status vl_cuda_metrics(void *context, const vl_metrics_args *args, vl_error *
 vl_status vl_cuda_unembed_loss(void *context, const vl_unembed_loss_args *args, vl_error *err);
 vl_status vl_cuda_column_sum(void *context, const vl_column_sum_args *args, vl_error *err);
 vl_status vl_cuda_sum_squares(void *context, double *out, vl_tensor x, vl_error *err);
+vl_status vl_cuda_pack_rows(void *context, const vl_pack_rows_args *args, vl_error *err);
 vl_status vl_cuda_take_rows(void *context, const vl_take_rows_args *args, vl_error *err);
 vl_status vl_cuda_normalise(void *context, const vl_normalise_args *args, vl_error *err);
 vl_status vl_cuda_loss_total(void *context, const vl_loss_total_args *args, vl_error *err);

@@ -1,84 +1,10 @@
 /* What a step of the fit needs beside its products. Nothing here makes the host wait: what decides about the step is
  * computed and used on the device, and looked at when the step is over. */
 #include <math.h>
-#include <string.h>
 
 #include "kernels/cuda/context.h"
 
 enum { THREADS = 256 };
-
-/* ---- rows that lie ready ----------------------------------------------------------------------------------- */
-
-enum { RUNS = 64 /* of a launch */ };
-
-/* Travels as an argument of the kernel. */
-typedef struct take_view {
-    int64_t out_row, table_row, rows, columns;
-    int64_t first[RUNS]; /* row of the table minus row of the result, of each run */
-    int32_t end[RUNS];   /* row of the result behind it */
-    bool vector;         /* eight at a time */
-} take_view;
-
-template <typename Out, typename In> static __global__ void take_rows(Out *out, const In *table, take_view v)
-{
-    int64_t start = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, step = (int64_t)gridDim.x * blockDim.x;
-    int run = 0;
-    for (int64_t i = blockIdx.y; i < v.rows; i += gridDim.y) {
-        while (i >= v.end[run])
-            run++;
-        const In *from = table + (v.first[run] + i) * v.table_row;
-        Out *to = out + i * v.out_row;
-        if (v.vector)
-            for (int64_t j = 8 * start; j < v.columns; j += 8 * step)
-                vl_store8(to + j, vl_load8(from + j));
-        else
-            for (int64_t j = start; j < v.columns; j += step)
-                vl_store(to + j, vl_load(from + j));
-    }
-}
-
-/* As many runs as one launch takes; returns how many. */
-static int64_t fill_view(take_view *v, const vl_row_run *runs, int64_t n)
-{
-    int64_t used = n < RUNS ? n : (int64_t)RUNS;
-    v->rows = 0;
-    for (int64_t r = 0; r < used; r++) {
-        v->first[r] = runs[r].first - v->rows;
-        v->rows += runs[r].n;
-        v->end[r] = (int32_t)v->rows;
-    }
-    return used;
-}
-
-template <typename Out, typename In> static vl_status take(vl_cuda *cuda, const vl_take_rows_args *a, vl_error *err)
-{
-    take_view v;
-    memset(&v, 0, sizeof v);
-    v.out_row = a->out.row_stride, v.table_row = a->table.row_stride, v.columns = a->out.shape[1];
-    v.vector = v.columns % 8 == 0 && vl_aligned16(a->out.data, v.out_row, (int)sizeof(Out)) &&
-               vl_aligned16(a->table.data, v.table_row, (int)sizeof(In));
-    Out *out = (Out *)a->out.data;
-    for (int64_t done = 0; done < a->n_runs; out += v.rows * v.out_row) {
-        done += fill_view(&v, a->runs + done, a->n_runs - done);
-        if (v.rows == 0)
-            continue;
-        vl_cuda_grid g = vl_cuda_grid_of(v.rows, v.vector ? v.columns / 2 : 4 * v.columns);
-        VL_LAUNCH((take_rows<Out, In>), g.grid, g.block, 0, cuda->stream, out, (const In *)a->table.data, v);
-        VL_TRY(vl_cuda_check(cudaGetLastError(), "take_rows", err));
-    }
-    return VL_OK;
-}
-
-vl_status vl_cuda_take_rows(void *context, const vl_take_rows_args *a, vl_error *err)
-{
-    vl_cuda *cuda = (vl_cuda *)context;
-    bool wide = a->out.dtype == VL_F32;
-    if (a->table.dtype == VL_BF16)
-        return wide ? take<float, vl_bf16>(cuda, a, err) : take<vl_bf16, vl_bf16>(cuda, a, err);
-    if (a->table.dtype == VL_F16)
-        return wide ? take<float, vl_f16>(cuda, a, err) : take<vl_f16, vl_f16>(cuda, a, err);
-    return take<float, float>(cuda, a, err); /* also i32: the bits are only moved */
-}
 
 /* ---- losses ------------------------------------------------------------------------------------------------ */
 

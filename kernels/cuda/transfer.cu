@@ -19,6 +19,24 @@ vl_status vl_cuda_stages_open(vl_cuda *cuda, vl_error *err)
     return VL_OK;
 }
 
+/* Pinned memory for at least `bytes`. */
+static vl_status prepare_arrival(vl_cuda *cuda, size_t bytes, vl_error *err)
+{
+    vl_cuda_arrival *a = &cuda->arrival;
+    if (!a->ready)
+        VL_TRY(vl_cuda_check(cudaEventCreateWithFlags(&a->ready, cudaEventDisableTiming), "event", err));
+    if (!a->done)
+        VL_TRY(vl_cuda_check(cudaEventCreateWithFlags(&a->done, cudaEventDisableTiming), "event", err));
+    if (bytes <= a->bytes)
+        return VL_OK;
+    if (a->host)
+        cudaFreeHost(a->host);
+    a->host = NULL, a->bytes = 0;
+    VL_TRY(vl_cuda_check(cudaMallocHost(&a->host, bytes), "pinned memory", err));
+    a->bytes = bytes;
+    return VL_OK;
+}
+
 static void free_buffers(vl_cuda_stage *stage)
 {
     if (stage->host)
@@ -31,6 +49,13 @@ static void free_buffers(vl_cuda_stage *stage)
 
 void vl_cuda_stages_close(vl_cuda *cuda)
 {
+    vl_cuda_arrival *arrival = &cuda->arrival;
+    if (arrival->host)
+        cudaFreeHost(arrival->host);
+    if (arrival->ready)
+        cudaEventDestroy(arrival->ready);
+    if (arrival->done)
+        cudaEventDestroy(arrival->done);
     if (cuda->arrived)
         cudaFreeHost(cuda->arrived);
     for (int i = 0; i < VL_CUDA_STAGES; i++) {
@@ -108,6 +133,33 @@ vl_status vl_cuda_read(void *context, void *host, const vl_tensor *tensor, vl_er
         row += column == e.width ? n : 0;
         column = column == e.width ? 0 : column;
     }
+    return VL_OK;
+}
+
+vl_status vl_cuda_read_begin(void *context, const vl_tensor *tensor, vl_error *err)
+{
+    vl_cuda *cuda = (vl_cuda *)context;
+    extent e = extent_of(tensor);
+    vl_cuda_arrival *a = &cuda->arrival;
+    if (e.rows == 0 || e.width == 0)
+        return VL_OK;
+    VL_TRY(prepare_arrival(cuda, e.rows * e.width, err));
+    VL_TRY(vl_cuda_check(cudaEventRecord(a->ready, cuda->stream), "a copy from the CUDA device", err));
+    VL_TRY(vl_cuda_check(cudaStreamWaitEvent(cuda->down, a->ready, 0), "a copy from the CUDA device", err));
+    VL_TRY(vl_cuda_check(cudaMemcpy2DAsync(a->host, e.width, tensor->data, e.stride, e.width, e.rows,
+                                           cudaMemcpyDeviceToHost, cuda->down),
+                         "a copy from the CUDA device", err));
+    return vl_cuda_check(cudaEventRecord(a->done, cuda->down), "a copy from the CUDA device", err);
+}
+
+vl_status vl_cuda_read_end(void *context, void *host, const vl_tensor *tensor, vl_error *err)
+{
+    vl_cuda *cuda = (vl_cuda *)context;
+    extent e = extent_of(tensor);
+    if (e.rows == 0 || e.width == 0)
+        return VL_OK;
+    VL_TRY(vl_cuda_check(cudaEventSynchronize(cuda->arrival.done), "a copy from the CUDA device", err));
+    memcpy(host, cuda->arrival.host, e.rows * e.width);
     return VL_OK;
 }
 

@@ -51,8 +51,8 @@ def fit_step(v, dtype, streamed=False, layers=8, rows=8192, tile=1024, d=4096):
 def llava_batch(dtype, blocks, pictures=4):
     """24 blocks of CLIP of which the last is not needed, the projector, the decoder's blocks."""
     products = pictures + 23 * 6 + 2 + blocks * 7
-    return {"products " + dtype: products, "kernels.attend": (23 + blocks) * pictures,
-            "allocations": 3, "frees": 3,
+    return {"products " + dtype: products, "dh copies": blocks + 2, "kernels.pack_rows": (blocks + 1) * pictures,
+            "kernels.attend": (23 + blocks) * pictures, "allocations": 3, "frees": 3,
             "kernels.convert": 0 if dtype == "f16" else products}
 
 

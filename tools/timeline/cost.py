@@ -41,7 +41,8 @@ COST = {
     "convert": lambda w: w[4] * w[5] * sum(w.widths()),
     "narrow_rows": lambda w: w.blocks * w[4] * 6 * w.given(2),
     "grow_rows": lambda w: w.blocks * 4 * w.given(1),  # rows that are not scaled are not touched
-    "take_rows": lambda w: w[4] * w[5] * sum(w.widths()) * w.given(1),
+    "take_rows": lambda w: w[6] * w[4] * sum(w.widths()) * w.given(1),
+    "pack_rows": lambda w: w[6] * w[4] * sum(w.widths()) * w.given(1),
     "add_losses": lambda w: w[3] * 8 * w.given(1),
     "choose_scale": lambda w: 0,
     "divide_by_norm": lambda w: w[5] * w[6] * (4 + w.widths()[0]) * w.given(1),

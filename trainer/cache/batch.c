@@ -12,6 +12,8 @@ typedef struct entry {
     int64_t sample; /* index into job->samples */
     int64_t *rows;  /* [n_rows] of the sequence that are kept, rising */
     int64_t n_rows;
+    vl_row_run *runs; /* [n_runs] the same rows */
+    int64_t n_runs;
     int64_t first; /* of its rows in the batch */
 } entry;
 
@@ -24,9 +26,12 @@ struct vl_batch {
     /* While the model runs. */
     vl_write_queue *queue;
     int64_t first_row;
-    void **states;    /* [L + 1] rows of a state that not all sequences have given yet: [n_rows, D] */
-    int *given;       /* [L + 1] sequences that have */
-    float *scratch;   /* [longest span, D] */
+    int *given; /* [L + 1] sequences that have given their rows of a state */
+    /* On the device: the rows of two states, one being filled and one on its way, [n_rows, D] as they are stored; and
+     * what is wrong with them, [L + 1, n] pairs of vl_op_pack_rows. Kept from batch to batch. */
+    vl_tensor packed[2], counts;
+    int64_t packed_rows, counted;
+    int64_t arriving; /* the state on its way; -1 */
     vl_status status; /* of the tap */
     vl_error error;
 };
@@ -39,9 +44,9 @@ vl_status vl_batch_new(vl_batch **out, vl_cache_job *job, vl_error *err)
     if (!batch)
         return vl_fail_nomem(err, "batch");
     batch->job = job;
-    batch->states = vl_calloc(n, sizeof *batch->states);
+    batch->arriving = -1;
     batch->given = vl_calloc(n, sizeof *batch->given);
-    if (!batch->states || !batch->given) {
+    if (!batch->given) {
         vl_batch_free(batch);
         return vl_fail_nomem(err, "batch");
     }
@@ -54,26 +59,33 @@ static void clear(vl_batch *batch)
     for (int i = 0; i < batch->n; i++) {
         vl_sequence_free(batch->entries[i].sequence);
         vl_free(batch->entries[i].rows);
+        vl_free(batch->entries[i].runs);
     }
-    for (int64_t i = 0; i <= batch->job->info->n_layers; i++) {
-        vl_free(batch->states[i]);
-        batch->states[i] = NULL;
-        batch->given[i] = 0;
-    }
-    vl_free(batch->scratch);
-    batch->scratch = NULL;
+    memset(batch->given, 0, (size_t)(batch->job->info->n_layers + 1) * sizeof *batch->given);
+    batch->arriving = -1;
     batch->n = 0;
     batch->n_tokens = batch->n_rows = 0;
+}
+
+static void free_device_memory(vl_batch *batch)
+{
+    vl_tensor *all[] = {&batch->packed[0], &batch->packed[1], &batch->counts};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (all[i]->data)
+            vl_device_free(batch->job->model->device, all[i]->data);
+        all[i]->data = NULL;
+    }
+    batch->packed_rows = batch->counted = 0;
 }
 
 void vl_batch_free(vl_batch *batch)
 {
     if (!batch)
         return;
-    if (batch->states && batch->given)
+    if (batch->given)
         clear(batch);
+    free_device_memory(batch);
     vl_free(batch->entries);
-    vl_free(batch->states);
     vl_free(batch->given);
     vl_free(batch);
 }
@@ -108,6 +120,21 @@ static vl_status generate(vl_sequence *sequence, const vl_cache_job *job, vl_err
     return status;
 }
 
+static vl_status find_runs(entry *e, vl_error *err)
+{
+    e->runs = vl_alloc((size_t)e->n_rows + 1, sizeof *e->runs);
+    if (!e->runs)
+        return vl_fail_nomem(err, "batch");
+    for (int64_t i = 0; i < e->n_rows; i++) {
+        vl_row_run *last = &e->runs[e->n_runs - 1];
+        if (e->n_runs > 0 && e->rows[i] == last->first + last->n)
+            last->n++;
+        else
+            e->runs[e->n_runs++] = (vl_row_run){e->rows[i], 1};
+    }
+    return VL_OK;
+}
+
 static vl_status add_entry(vl_batch *batch, int64_t index, vl_error *err)
 {
     const vl_cache_job *job = batch->job;
@@ -129,6 +156,7 @@ static vl_status add_entry(vl_batch *batch, int64_t index, vl_error *err)
         return vl_fail_nomem(err, "batch");
     VL_TRY(vl_positions_choose(e->rows, &e->n_rows, e->sequence, job->config->cache.positions, job->config->cache.seed,
                                job->keys[index], err));
+    VL_TRY(find_runs(e, err));
     batch->n_tokens += e->sequence->n_tokens;
     batch->n_rows += e->n_rows;
     return VL_OK;
@@ -151,96 +179,93 @@ vl_status vl_batch_collect(vl_batch *batch, int64_t *next, int64_t end, vl_error
 
 /* ---- states ------------------------------------------------------------------------------------------------ */
 
-static int64_t count_not_finite(const float *x, int64_t n)
+/* Device memory for the states of this batch: as much as the largest so far has needed. The device belongs to the
+ * model: it is the one that the head was asked from. */
+static vl_status prepare(vl_batch *batch, vl_error *err)
 {
-    int64_t count = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], 4);
-        count += (bits & 0x7f800000u) == 0x7f800000u;
+    vl_device *device = batch->job->model->device;
+    int64_t d = batch->job->info->d_model, pairs = (batch->job->info->n_layers + 1) * batch->n;
+    if (batch->n_rows > batch->packed_rows || pairs > batch->counted) {
+        int64_t rows = batch->n_rows > batch->packed_rows ? batch->n_rows : batch->packed_rows;
+        pairs = pairs > batch->counted ? pairs : batch->counted;
+        free_device_memory(batch);
+        for (int i = 0; i < 2; i++)
+            VL_TRY(vl_tensor_new(&batch->packed[i], device, batch->job->meta.dtype, rows, d, err));
+        VL_TRY(vl_tensor_new(&batch->counts, device, VL_I32, pairs, 2, err));
+        batch->packed_rows = rows;
+        batch->counted = pairs;
     }
-    return count;
+    return vl_op_zero(device, batch->counts, err);
 }
 
-static int64_t count_infinite(const uint16_t *half, int64_t n, uint16_t infinity)
+/* The state that is on its way goes to be written. */
+static vl_status finish_arrival(vl_batch *batch, vl_error *err)
 {
-    int64_t count = 0;
-    for (int64_t i = 0; i < n; i++)
-        count += (half[i] & 0x7fff) == infinity;
-    return count;
+    int64_t state = batch->arriving, d = batch->job->info->d_model;
+    if (state < 0)
+        return VL_OK;
+    batch->arriving = -1;
+    void *data = vl_alloc((size_t)(batch->n_rows * d), vl_dtype_size(batch->job->meta.dtype));
+    if (!data)
+        return vl_fail_nomem(err, "states of a batch");
+    vl_status status = vl_device_read_end(batch->job->model->device, data, err);
+    if (status == VL_OK && batch->queue)
+        return vl_queue_states(batch->queue, state, batch->first_row, batch->n_rows, data, err);
+    vl_free(data);
+    return status;
 }
 
-static void convert(vl_batch *batch, void *out, const float *x, int64_t n)
-{
-    vl_dtype dtype = batch->job->meta.dtype;
-    if (dtype == VL_F32)
-        memcpy(out, x, (size_t)n * sizeof *x);
-    else
-        vl_narrow(out, x, dtype, (size_t)n);
-}
-
-/* Counts what a fit would stumble over, of one row. */
-static void note_faults(vl_batch *batch, const vl_tap *tap, const void *out, const float *x, int64_t n)
-{
-    vl_batch_faults *faults = &batch->faults;
-    vl_dtype dtype = batch->job->meta.dtype;
-    int64_t bad = count_not_finite(x, n), infinite = 0;
-    if (bad > 0 && faults->not_finite == 0) {
-        faults->sample = batch->job->samples.items[batch->entries[tap->sequence].sample].number;
-        faults->state = tap->state;
-    }
-    faults->not_finite += bad;
-    if (dtype != VL_F32)
-        infinite = count_infinite(out, n, dtype == VL_BF16 ? 0x7f80 : 0x7c00);
-    if (infinite > 0) /* those that were infinite before are not counted again */
-        for (int64_t i = 0; i < n; i++)
-            infinite -= isinf(x[i]) != 0;
-    faults->overflows += infinite;
-}
-
-/* The kept rows of one sequence at one state. They are read as one span: many small reads would each wait for the
- * device. */
+/* The kept rows of one sequence at one state, as they are stored. */
 static vl_status take_rows(vl_batch *batch, const vl_tap *tap, vl_error *err)
 {
     const entry *e = &batch->entries[tap->sequence];
-    int64_t d = batch->job->info->d_model, first = e->rows[0];
-    size_t element = vl_dtype_size(batch->job->meta.dtype);
-    vl_tensor span = vl_tensor_rows(tap->x, first, e->rows[e->n_rows - 1] - first + 1);
-    char *out = (char *)batch->states[tap->state] + (size_t)(e->first * d) * element;
-    /* The device belongs to the model: it is the one that the head was asked from. */
-    VL_TRY(vl_device_read(batch->job->model->device, batch->scratch, &span, err));
-    for (int64_t i = 0; i < e->n_rows; i++) {
-        char *to = out + (size_t)(i * d) * element;
-        const float *x = batch->scratch + (e->rows[i] - first) * d;
-        convert(batch, to, x, d);
-        note_faults(batch, tap, to, x, d);
-    }
-    return VL_OK;
+    int32_t *counts = (int32_t *)batch->counts.data + 2 * ((int64_t)tap->state * batch->n + tap->sequence);
+    vl_pack_rows_args args = {.out = vl_tensor_rows(batch->packed[tap->state % 2], e->first, e->n_rows),
+                              .x = tap->x,
+                              .runs = e->runs,
+                              .n_runs = e->n_runs,
+                              .counts = vl_tensor_1d(counts, VL_I32, 2)};
+    return vl_op_pack_rows(batch->job->model->device, &args, err);
 }
 
+/* A state leaves when all sequences have given their rows of it, and arrives while the next block computes. */
 static vl_status take(vl_batch *batch, const vl_tap *tap, vl_error *err)
 {
     vl_cache_job *job = batch->job;
-    int64_t d = job->info->d_model, n_states = job->info->n_layers + 1;
-    if (!batch->states[tap->state] && batch->n_rows > 0) {
-        batch->states[tap->state] = vl_alloc((size_t)(batch->n_rows * d), vl_dtype_size(job->meta.dtype));
-        if (!batch->states[tap->state])
-            return vl_fail_nomem(err, "states of a batch");
-    }
+    int64_t n_states = job->info->n_layers + 1;
     if (batch->entries[tap->sequence].n_rows > 0)
         VL_TRY(take_rows(batch, tap, err));
     if (++batch->given[tap->state] < batch->n)
         return VL_OK;
-    void *data = batch->states[tap->state];
-    batch->states[tap->state] = NULL;
-    if (batch->queue)
-        VL_TRY(vl_queue_states(batch->queue, tap->state, batch->first_row, batch->n_rows, data, err));
-    else
-        vl_free(data);
+    VL_TRY(finish_arrival(batch, err));
+    vl_tensor whole = vl_tensor_rows(batch->packed[tap->state % 2], 0, batch->n_rows);
+    VL_TRY(vl_device_read_begin(job->model->device, whole, err));
+    batch->arriving = tap->state;
     if (!batch->queue)
         return VL_OK;
     int64_t done = job->done + batch->n_tokens * (tap->state + 1) / (n_states + 1);
     return vl_job_progress(job, "cache", "tokens", done, job->total, err);
+}
+
+/* What a fit would stumble over, in the order in which it came. */
+static vl_status note_faults(vl_batch *batch, vl_error *err)
+{
+    vl_batch_faults *faults = &batch->faults;
+    int64_t n = (batch->job->info->n_layers + 1) * batch->n;
+    int32_t *counts = vl_alloc((size_t)n, 2 * sizeof *counts);
+    vl_tensor found = vl_tensor_rows(batch->counts, 0, n);
+    vl_status status = counts ? vl_device_read(batch->job->model->device, counts, &found, err)
+                              : vl_fail_nomem(err, "counts of a batch");
+    for (int64_t i = 0; status == VL_OK && i < n; i++) {
+        if (counts[2 * i] > 0 && faults->not_finite == 0) {
+            faults->sample = batch->job->samples.items[batch->entries[i % batch->n].sample].number;
+            faults->state = i / batch->n;
+        }
+        faults->not_finite += counts[2 * i];
+        faults->overflows += counts[2 * i + 1];
+    }
+    vl_free(counts);
+    return status;
 }
 
 static int on_tap(void *user, const vl_tap *tap)
@@ -252,17 +277,10 @@ static int on_tap(void *user, const vl_tap *tap)
 
 static vl_status forward(vl_batch *batch, vl_error *err)
 {
-    int64_t longest = 0;
     const vl_sequence **sequences = vl_alloc((size_t)batch->n, sizeof *sequences);
-    for (int i = 0; i < batch->n; i++) {
-        const entry *e = &batch->entries[i];
-        int64_t span = e->n_rows > 0 ? e->rows[e->n_rows - 1] - e->rows[0] + 1 : 0;
-        longest = span > longest ? span : longest;
-        if (sequences)
-            sequences[i] = e->sequence;
-    }
-    batch->scratch = vl_alloc((size_t)(longest * batch->job->info->d_model), sizeof *batch->scratch);
-    vl_status status = sequences && batch->scratch ? VL_OK : vl_fail_nomem(err, "batch");
+    for (int i = 0; sequences && i < batch->n; i++)
+        sequences[i] = batch->entries[i].sequence;
+    vl_status status = sequences ? prepare(batch, err) : vl_fail_nomem(err, "batch");
     batch->status = VL_OK;
     vl_forward args = {.sequences = sequences, .n_sequences = batch->n, .tap = on_tap, .user = batch};
     if (status == VL_OK)
@@ -272,6 +290,10 @@ static vl_status forward(vl_batch *batch, vl_error *err)
         if (err)
             *err = batch->error;
     }
+    if (status == VL_OK)
+        status = finish_arrival(batch, err);
+    if (status == VL_OK)
+        status = note_faults(batch, err);
     vl_free(sequences);
     return status;
 }

@@ -36,6 +36,48 @@ static void rows_are_taken(void **state)
             }
 }
 
+/* Rows on their way to a file, and what is wrong with them; in two calls that are counted together. Read in two halves.
+ */
+static void rows_are_packed(void **state)
+{
+    enum { R = 90, MOST_RUNS = R };
+    static const vl_dtype types[] = {VL_F32, VL_F16, VL_BF16};
+    for (int bits = 0; bits < 12; bits++) {
+        int64_t n = bits < 6 ? 64 : 33, m = 0, n_runs = 0;
+        vl_dtype dtype = types[bits % 3];
+        double *x = test_random(R * n, 100), *want = test_memory((size_t)(R * n), 8), zero[2] = {0, 0},
+               seen[2] = {0, 0};
+        x[n] = INFINITY, x[3 * n + 1] = -INFINITY, x[3 * n + 2] = NAN, x[5 * n] = 7e4, x[7 * n + 3] = 3.4e38;
+        vl_row_run runs[MOST_RUNS];
+        for (int64_t i = 0; i < R; i += 1 + i % 3) { /* rows 0 1 3 4 6 7 ... */
+            runs[n_runs++] = (vl_row_run){i, 1};
+            for (int64_t j = 0; j < n; j++, m++) {
+                want[m] = test_round(x[i * n + j], dtype);
+                seen[0] += 2 * !isfinite(x[i * n + j]);
+                seen[1] += 2 * (isfinite(x[i * n + j]) && !isfinite(want[m]));
+            }
+        }
+        m /= n;
+        test_layout layout = bits & 1 ? STRIDED : DENSE;
+        test_tensor *in = test_tensor_of(VL_F32, x, R, n, layout), *out = test_empty(dtype, m, n, layout);
+        test_tensor *counts = test_vector_of(VL_I32, zero, 2);
+        vl_pack_rows_args args = {out->t, in->t, runs, n_runs, counts->t};
+        OK(vl_op_pack_rows(device, &args, &error));
+        OK(vl_op_pack_rows(device, &args, &error));
+        test_unchanged(in);
+        double *found = test_values(out);
+        for (int64_t i = 0; i < m * n; i++)
+            assert_true(found[i] == want[i] || (isnan(found[i]) && isnan(want[i])));
+        assert_memory_equal(test_values(counts), seen, sizeof seen);
+        unsigned char *once = test_memory((size_t)(m * n), 4), *halves = test_memory((size_t)(m * n), 4);
+        OK(vl_device_read(device, once, &out->t, &error));
+        OK(vl_device_read_begin(device, out->t, &error));
+        OK(vl_device_read_end(device, halves, &error));
+        assert_memory_equal(once, halves, (size_t)(m * n) * vl_dtype_size(dtype));
+        test_teardown(state);
+    }
+}
+
 static void matrices_are_normalised(void **state)
 {
     static const int64_t shapes[][2] = {{1, 1}, {7, 13}, {64, 64}, {130, 257}};
@@ -144,8 +186,7 @@ static void steps_refuse(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    OPS_TEST(rows_are_taken),   OPS_TEST(matrices_are_normalised),
-    OPS_TEST(losses_are_added), OPS_TEST(gradients_are_clipped),
-    OPS_TEST(steps_refuse),
+    OPS_TEST(rows_are_taken),   OPS_TEST(rows_are_packed),       OPS_TEST(matrices_are_normalised),
+    OPS_TEST(losses_are_added), OPS_TEST(gradients_are_clipped), OPS_TEST(steps_refuse),
 };
 OPS_TEST_MAIN(tests)
