@@ -9,6 +9,8 @@
 
 typedef struct vl_backend {
     const char *name;
+    /* Devices that there are; NULL: one. */
+    int (*count)(void);
     /* `index` is the N of "cuda:N"; `threads` 0 means all. */
     vl_status (*open)(void **context, int index, int threads, vl_error *err);
     void (*close)(void *context);
@@ -73,6 +75,7 @@ struct vl_device {
     char description[256];
     char note[600]; /* why "auto" did not take a GPU, or "" */
     int threads;
+    int rank;          /* of the process among those of its machine; -1: it does not matter */
     vl_tensor reading; /* between vl_device_read_begin and _end; else no data */
 };
 

@@ -27,6 +27,25 @@ static bool cuda_index(int *index, const char *name)
     return !*end && n < 1024;
 }
 
+/* What was asked for: a device, or the one that falls to this process among those of its machine. */
+typedef struct request {
+    char name[32];
+    int rank; /* of the process, or -1 */
+} request;
+
+/* "cuda@3": the name, and the rank behind it. */
+static request parse(const char *text)
+{
+    request r = {.rank = -1};
+    const char *at = strrchr(text, '@');
+    char *end = NULL;
+    long rank = at && at[1] >= '0' && at[1] <= '9' ? strtol(at + 1, &end, 10) : -1;
+    bool has_rank = end && !*end && rank >= 0 && rank < 1 << 20;
+    snprintf(r.name, sizeof r.name, "%.*s", has_rank ? (int)(at - text) : (int)strlen(text), text);
+    r.rank = has_rank ? (int)rank : -1;
+    return r;
+}
+
 static vl_status open_backend(vl_device *device, const vl_backend *backend, int index, int n_threads, vl_error *err)
 {
     VL_TRY(backend->open(&device->context, index, n_threads, err));
@@ -38,10 +57,14 @@ static vl_status open_backend(vl_device *device, const vl_backend *backend, int 
     return VL_OK;
 }
 
+/* Processes of one machine take its devices in turn. */
 static vl_status open_plugin(vl_device *device, const char *file, int index, int n_threads, vl_error *err)
 {
     const vl_backend *backend;
     VL_TRY(vl_plugin_load(&backend, file, err));
+    int count = backend->count ? backend->count() : 1;
+    if (device->rank >= 0 && count > 0)
+        index = device->rank % count;
     return open_backend(device, backend, index, n_threads, err);
 }
 
@@ -60,10 +83,13 @@ static vl_status open_best(vl_device *device, int n_threads, vl_error *err)
     return open_backend(device, &vl_backend_cpu, 0, n_threads, err);
 }
 
-static vl_status open_named(vl_device *device, const char *name, int n_threads, vl_error *err)
+static vl_status open_named(vl_device *device, const char *text, int n_threads, vl_error *err)
 {
+    request asked = parse(text);
+    const char *name = asked.name;
     int index = 0;
     vl_status status;
+    device->rank = asked.rank;
     if (!strcmp(name, "auto"))
         return open_best(device, n_threads, err);
     if (!strcmp(name, "cpu"))

@@ -21,14 +21,15 @@ typedef struct vl_device vl_device;
 
 /* How GEMMs with 16-bit weights compute (docs/reference/numerics.md). Accumulation is always fp32. */
 typedef enum vl_precision {
-    VL_PRECISION_AUTO = 0, /* bf16 GEMMs for BF16 weights, fp32 for F16 and F32 weights */
+    VL_PRECISION_AUTO = 0, /* bf16 GEMMs for BF16 weights, on a GPU fp16 for F16, fp32 for others */
     VL_PRECISION_EXACT,    /* fp32 GEMMs, weights widened exactly */
     VL_PRECISION_FAST      /* bf16 GEMMs, weights of any type rounded to bf16 */
 } vl_precision;
 
 /* Opens "auto", "cpu", "cuda" or "cuda:N". "auto" is "cuda" where a driver and a device answer, "cpu" otherwise (and
- * vl_device_note says why). `n_threads` = 0 takes every core that the process may use.
- * The caller closes *out after everything that was made on it. Errors: VL_EDEVICE, VL_ENOMEM. */
+ * vl_device_note says why). "auto@R" and "cuda@R" take GPU R modulo their number, R being the rank of this process
+ * among those of its machine. `n_threads` = 0 takes every core that the process may use. The caller closes *out after
+ * everything that was made on it. Errors: VL_EDEVICE, VL_ENOMEM. */
 VL_API vl_status vl_device_open(vl_device **out, const char *name, int n_threads, vl_error *err);
 VL_API void vl_device_close(vl_device *device);
 

@@ -113,6 +113,12 @@ static void cuda_close(void *context)
     vl_free(cuda);
 }
 
+static int cuda_count(void)
+{
+    int count = 0; /* left unwritten by a call that fails */
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
 static vl_status find_device(int index, vl_error *err)
 {
     int count = 0; /* left unwritten by a call that fails */
@@ -209,6 +215,7 @@ static vl_backend make_table(void)
     vl_backend table;
     memset(&table, 0, sizeof table);
     table.name = BACKEND_NAME;
+    table.count = cuda_count;
     table.open = cuda_open;
     table.close = cuda_close;
     table.describe = cuda_describe;

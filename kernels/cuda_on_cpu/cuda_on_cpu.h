@@ -13,6 +13,7 @@
  *   VL_CUDA_ON_CPU_DRY=1     kernels, products, copies and fills check their arguments and do nothing; device memory is
  *                            address space, and reads as zeros: the calls of a model of any size in little memory
  *   VL_CUDA_ON_CPU_MEMORY    MiB of device memory (default 8192)
+ *   VL_CUDA_ON_CPU_DEVICES   devices that there seem to be (default 1): who opens which
  *   VL_CUDA_ON_CPU_CAPABILITY  compute capability, 75, 80 (default) or 90: shared memory, bf16 products
  *
  * An error that has no CUDA status (a divergent barrier, a shuffle from a lane that takes no part) is written to stderr

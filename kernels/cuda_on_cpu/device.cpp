@@ -49,13 +49,13 @@ using namespace vl_sim;
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    *count = 1;
+    *count = setting().devices;
     return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device)
 {
-    return result(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+    return result(device >= 0 && device < setting().devices ? cudaSuccess : cudaErrorInvalidDevice);
 }
 
 cudaError_t cudaGetDevice(int *device)
@@ -66,7 +66,7 @@ cudaError_t cudaGetDevice(int *device)
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attr, int device)
 {
-    if (device != 0)
+    if (device < 0 || device >= setting().devices)
         return result(cudaErrorInvalidDevice);
     switch (attr) {
     case cudaDevAttrMaxThreadsPerBlock: *value = MAX_THREADS; break;
@@ -83,7 +83,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attr, int device)
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device)
 {
-    if (device != 0)
+    if (device < 0 || device >= setting().devices)
         return result(cudaErrorInvalidDevice);
     memset(prop, 0, sizeof *prop);
     snprintf(prop->name, sizeof prop->name, "simulated on the processor");

@@ -51,6 +51,7 @@ static settings read_settings()
     s.trace = getenv("VL_CUDA_ON_CPU_TRACE");
     s.memory = (size_t)number("VL_CUDA_ON_CPU_MEMORY", 8192) << 20;
     s.capability = (int)number("VL_CUDA_ON_CPU_CAPABILITY", 80);
+    s.devices = (int)number("VL_CUDA_ON_CPU_DEVICES", 1);
     if (s.capability != 75 && s.capability != 80 && s.capability != 90)
         stop("VL_CUDA_ON_CPU_CAPABILITY=%d, expected 75, 80 or 90", s.capability);
     return s;

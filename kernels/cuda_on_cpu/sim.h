@@ -24,6 +24,7 @@ struct settings {
     const char *trace; /* name of a file, or NULL */
     size_t memory;     /* bytes of the device */
     int capability;    /* 75, 80 or 90 */
+    int devices;       /* that there seem to be; all are one */
 };
 /* Read once from the environment; a value that is not understood ends the process. */
 const settings &setting();

@@ -85,6 +85,12 @@ for what in gemm kl; do
     expect 0 'library' "$vlens" bench $what --device "$device" --size 64x256 --rows 8 --rounds 2
 done
 
+# processes of one machine take its devices in turn; one that is named is taken by all
+if [ "$device" = cuda_on_cpu ]; then
+    expect 0 'device +cuda_on_cpu:1: ' env VL_CUDA_ON_CPU_DEVICES=2 OMPI_COMM_WORLD_LOCAL_RANK=3 "$vlens" doctor --device cuda_on_cpu
+    expect 0 'device +cuda_on_cpu: ' env VL_CUDA_ON_CPU_DEVICES=2 SLURM_LOCALID=2 "$vlens" doctor --device cuda_on_cpu
+fi
+expect 2 'not known' "$vlens" doctor --device cuda@x
 expect 1 'device cuda:77: ' "$vlens" doctor --device cuda:77
 expect 2 'not known' "$vlens" doctor --device cuda:x
 finish

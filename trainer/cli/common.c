@@ -52,9 +52,26 @@ vl_hub_paths cli_hub_paths(void)
     return (vl_hub_paths){getenv("HF_HUB_CACHE"), getenv("HF_HOME"), getenv("XDG_CACHE_HOME"), getenv("HOME")};
 }
 
+/* The rank of this process among those of its machine, as MPI and Slurm tell it; NULL: it is alone. */
+static const char *local_rank(void)
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"};
+    const char *rank = NULL;
+    for (size_t i = 0; !rank && i < sizeof names / sizeof *names; i++)
+        rank = getenv(names[i]);
+    return rank;
+}
+
 vl_status cli_open_device(vl_device **out, const vl_config *config, vl_error *err)
 {
-    vl_status status = vl_device_open(out, config->device ? config->device : "auto", (int)config->threads, err);
+    const char *name = config->device ? config->device : "auto", *rank = local_rank();
+    bool any = !strcmp(name, "auto") || !strcmp(name, "cuda") || !strcmp(name, "cuda_on_cpu");
+    char full[64];
+    if (any && rank) { /* a GPU for each process, in turn */
+        snprintf(full, sizeof full, "%s@%s", name, rank);
+        name = full;
+    }
+    vl_status status = vl_device_open(out, name, (int)config->threads, err);
     if (status == VL_OK)
         vl_device_limit_memory(*out, (size_t)config->device_memory);
     return status;
