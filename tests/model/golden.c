@@ -14,6 +14,7 @@
 #include "trainer/model/family.h"
 
 #define FIXTURES VLENS_SOURCE_DIR "/tests/golden/fixtures"
+#define FAMILIES VLENS_SOURCE_DIR "/tests/golden/families"
 
 void golden_ok(vl_status status, const vl_error *err, const char *what)
 {
@@ -112,6 +113,7 @@ size_t golden_find(golden_case **out)
     const char *shared = getenv("VLENS_SHARED_DATA"), *real = getenv("VLENS_REAL_DIR");
     char model[GOLDEN_PATH];
     add_folder(&f, FIXTURES, "models", is_golden);
+    add_folder(&f, FAMILIES, "models", is_golden);
     if (shared) {
         add_folder(&f, shared, "tiny", is_tiny_golden);
         add_families(&f, shared);
@@ -136,8 +138,10 @@ golden_case golden_fixture(const char *name)
 {
     found f = {0};
     char file[GOLDEN_PATH];
+    char path[GOLDEN_PATH + 64];
     put(file, "goldens/%s.safetensors", name);
-    add(&f, FIXTURES, file, "models", NULL);
+    snprintf(path, sizeof path, FAMILIES "/%s", file);
+    add(&f, vl_path_exists(path) ? FAMILIES : FIXTURES, file, "models", NULL);
     assert_int_equal(f.n, 1);
     golden_case c = f.cases[0];
     free(f.cases);
