@@ -99,7 +99,7 @@ vl_status vl_h5_states_virtual(vl_h5 file, const vl_h5_states *states, const vl_
 static void size_chunk_cache(hid_t access, vl_h5 file)
 {
     enum { MOST = 128 << 20 };
-    hsize_t chunk[VL_H5_MAX_DIMS], size[VL_H5_MAX_DIMS];
+    hsize_t chunk[VL_H5_MAX_DIMS] = {0}, size[VL_H5_MAX_DIMS] = {0};
     hid_t dataset = H5Dopen2(file, "/states", H5P_DEFAULT);
     if (dataset < 0)
         return;
@@ -109,7 +109,7 @@ static void size_chunk_cache(hid_t access, vl_h5 file)
         H5Sget_simple_extent_dims(space, size, NULL);
         hsize_t bytes = chunk[0] * chunk[1] * chunk[2] * H5Tget_size(type);
         hsize_t states = chunk[0] ? (size[0] + chunk[0] - 1) / chunk[0] : 1;
-        if (bytes <= MOST) /* a larger chunk is read past the cache */
+        if (bytes > 0 && bytes <= MOST) /* a larger chunk is read past the cache */
             H5Pset_chunk_cache(access, 2003, (size_t)(states < MOST / bytes ? states * bytes : MOST), 1.0);
     }
     H5Pclose(plist);
