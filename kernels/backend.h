@@ -40,6 +40,7 @@ typedef struct vl_backend {
     vl_status (*activation)(void *context, const vl_activation_args *args, vl_error *err);
     vl_status (*add)(void *context, const vl_add_args *args, vl_error *err);
     vl_status (*patchify)(void *context, const vl_patchify_args *args, vl_error *err);
+    vl_status (*mix_rows)(void *context, const vl_mix_rows_args *args, vl_error *err);
     vl_status (*cast)(void *context, const vl_cast_args *args, vl_error *err);
     vl_status (*take_rows)(void *context, const vl_take_rows_args *args, vl_error *err);
     vl_status (*pack_rows)(void *context, const vl_pack_rows_args *args, vl_error *err);

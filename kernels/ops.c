@@ -155,6 +155,7 @@ vl_status vl_op_attention(vl_device *device, const vl_attention_args *a, vl_erro
     REQUIRE("attention", tk > 0 || tq == 0);
     REQUIRE("attention", !a->causal || (a->causal_offset >= 0 && tk >= tq + a->causal_offset));
     REQUIRE("attention", a->window >= 0 && (a->window == 0 || a->causal) && a->softcap >= 0);
+    REQUIRE("attention", !a->ends.data || (a->causal && is_vector_of(a->ends, VL_I32, tq)));
     REQUIRE("attention", !a->q_mask.data == !a->k_mask.data);
     REQUIRE("attention",
             !a->q_mask.data || (is_vector_of(a->q_mask, VL_I64, tq) && is_vector_of(a->k_mask, VL_I64, tk)));
@@ -179,6 +180,7 @@ vl_status vl_op_add(vl_device *device, const vl_add_args *a, vl_error *err)
     REQUIRE("add", is_matrix(a->x, m, n) && is_matrix(a->out, m, n));
     REQUIRE("add", is_matrix(a->y, m, n) || is_matrix(a->y, 1, n));
     REQUIRE("add", !a->row_scale.data || is_vector(a->row_scale, m));
+    REQUIRE("add", !a->column_scale.data || is_vector(a->column_scale, n));
     REQUIRE("add", same_or_apart(a->out, a->x));
     REQUIRE("add", a->y.shape[0] == m ? same_or_apart(a->out, a->y) : !overlap(a->out, a->y));
     return m == 0 ? VL_OK : DISPATCH(add, a, err);
@@ -186,12 +188,22 @@ vl_status vl_op_add(vl_device *device, const vl_add_args *a, vl_error *err)
 
 vl_status vl_op_patchify(vl_device *device, const vl_patchify_args *a, vl_error *err)
 {
-    REQUIRE("patchify", a->channels > 0 && a->patch > 0 && a->height % a->patch == 0 && a->width % a->patch == 0);
+    REQUIRE("patchify", a->channels > 0 && a->patch > 0 && a->height >= a->patch && a->width >= a->patch);
     REQUIRE("patchify", is_matrix(a->pixels, (int64_t)a->channels * a->height, a->width));
     REQUIRE("patchify", is_matrix(a->out, (int64_t)(a->height / a->patch) * (a->width / a->patch),
                                   (int64_t)a->channels * a->patch * a->patch));
     REQUIRE("patchify", !overlap(a->out, a->pixels));
     return DISPATCH(patchify, a, err);
+}
+
+vl_status vl_op_mix_rows(vl_device *device, const vl_mix_rows_args *a, vl_error *err)
+{
+    int64_t rows = a->out.shape[0], n = a->out.shape[1], taps = a->rows.shape[1];
+    REQUIRE("mix_rows", is_matrix(a->out, rows, n) && is_matrix(a->x, a->x.shape[0], n) && taps > 0);
+    REQUIRE("mix_rows", a->rows.data && a->rows.dtype == VL_I32 && a->rows.ndim == 2 && a->rows.shape[0] == rows);
+    REQUIRE("mix_rows", !a->weights.data || is_matrix(a->weights, rows, taps));
+    REQUIRE("mix_rows", !overlap(a->out, a->x));
+    return rows == 0 ? VL_OK : DISPATCH(mix_rows, a, err);
 }
 
 static bool is_float_type(vl_dtype dtype)

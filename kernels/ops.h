@@ -135,6 +135,7 @@ typedef struct vl_attention_args {
     float scale;
     bool causal;
     int64_t causal_offset;    /* keys that precede query 0 (a KV cache); Tk >= Tq + causal_offset */
+    vl_tensor ends;           /* [Tq] i32, each at most Tk, or NULL: causal query i also sees the keys below ends[i] */
     int64_t window;           /* keys that a causal query sees, its own included; 0: all before it */
     float softcap;            /* 0: none */
     vl_tensor q_mask, k_mask; /* [Tq], [Tk] i64 bit masks, or both NULL; each query must see a key */
@@ -158,12 +159,14 @@ typedef struct vl_activation_args {
 } vl_activation_args;
 vl_status vl_op_activation(vl_device *device, const vl_activation_args *args, vl_error *err);
 
-/* out = x + scale * row_scale[m] * y (row_scale NULL: 1; y of one row is broadcast over all rows). out may be x. */
+/* out = x + scale * row_scale[m] * column_scale[n] * y (NULL: 1; y of one row is broadcast over all rows). out may be
+ * x. */
 typedef struct vl_add_args {
     vl_tensor out, x;    /* [M, N] */
     vl_tensor y;         /* [M, N] or [1, N] */
     vl_tensor row_scale; /* [M] or NULL */
     float scale;
+    vl_tensor column_scale; /* [N] or NULL */
 } vl_add_args;
 vl_status vl_op_add(vl_device *device, const vl_add_args *args, vl_error *err);
 
@@ -175,6 +178,15 @@ typedef struct vl_patchify_args {
     int channels, height, width, patch;
 } vl_patchify_args;
 vl_status vl_op_patchify(vl_device *device, const vl_patchify_args *args, vl_error *err);
+
+/* out[i] = sum over k of weights[i, k] * x[rows[i, k]]: rows in another order (one tap), pooled, or interpolated. */
+typedef struct vl_mix_rows_args {
+    vl_tensor out;     /* [R, N]; must not overlap x */
+    vl_tensor x;       /* [S, N] */
+    vl_tensor rows;    /* [R, taps] i32, each in [0, S): checked by the caller */
+    vl_tensor weights; /* [R, taps] f32, or NULL: all 1 */
+} vl_mix_rows_args;
+vl_status vl_op_mix_rows(vl_device *device, const vl_mix_rows_args *args, vl_error *err);
 
 /* out = x converted (rounded to nearest even): any pair of f32, f16, bf16; strided rows allowed on both sides. */
 typedef struct vl_cast_args {

@@ -56,11 +56,28 @@ static void show_weights(const vl_attention_args *a, const float *weights, int64
     memcpy(out + low, weights, (size_t)(keys - low) * 4);
 }
 
+/* Keys below which query i may look: its own place in a causal sequence, or what `ends` adds to that. */
+static int64_t keys_of(const vl_attention_args *a, int64_t i)
+{
+    if (!a->causal)
+        return a->k.shape[0];
+    int64_t own = i + 1 + a->causal_offset, end = a->ends.data ? ((const int32_t *)a->ends.data)[i] : 0;
+    return end > own ? end : own;
+}
+
+static int64_t keys_of_block(const vl_attention_args *a, int64_t first, int64_t rows)
+{
+    int64_t keys = keys_of(a, first + rows - 1);
+    for (int64_t i = 0; a->ends.data && i < rows; i++)
+        keys = keys_of(a, first + i) > keys ? keys_of(a, first + i) : keys;
+    return keys;
+}
+
 static dnnl_status_t attend_block(const vl_attention_args *a, float *scores, int head, int64_t first)
 {
-    int64_t width = a->q.shape[1] / a->n_heads, tk = a->k.shape[0];
+    int64_t width = a->q.shape[1] / a->n_heads;
     int64_t rows = a->q.shape[0] - first < QUERY_BLOCK ? a->q.shape[0] - first : QUERY_BLOCK;
-    int64_t keys = a->causal ? first + rows + a->causal_offset : tk;
+    int64_t keys = keys_of_block(a, first, rows);
     /* the block's first query looks back the furthest: no key before its window is touched */
     int64_t low = a->window > 0 && first + a->causal_offset >= a->window ? first + a->causal_offset + 1 - a->window : 0;
     int64_t n = keys - low;
@@ -73,8 +90,8 @@ static dnnl_status_t attend_block(const vl_attention_args *a, float *scores, int
         return status;
     for (int64_t i = 0; i < rows; i++) {
         float *mine = scores + i * n;
-        int64_t visible = (a->causal ? first + i + 1 + a->causal_offset : keys) - low;
-        int64_t hidden = a->window > 0 && visible > a->window ? visible - a->window : 0;
+        int64_t visible = keys_of(a, first + i) - low, own = first + i + 1 + a->causal_offset - low;
+        int64_t hidden = a->window > 0 && own > a->window ? own - a->window : 0;
         if (a->softcap > 0)
             cap_row(mine, visible, a->softcap);
         if (a->q_mask.data)

@@ -162,6 +162,7 @@ const vl_backend vl_backend_cpu = {
     .activation = cpu_activation,
     .add = cpu_add,
     .patchify = cpu_patchify,
+    .mix_rows = cpu_mix_rows,
     .cast = cpu_cast,
     .logsumexp = cpu_logsumexp,
     .topk = cpu_topk,

@@ -104,6 +104,7 @@ vl_status cpu_attention(void *context, const vl_attention_args *args, vl_error *
 vl_status cpu_activation(void *context, const vl_activation_args *args, vl_error *err);
 vl_status cpu_add(void *context, const vl_add_args *args, vl_error *err);
 vl_status cpu_patchify(void *context, const vl_patchify_args *args, vl_error *err);
+vl_status cpu_mix_rows(void *context, const vl_mix_rows_args *args, vl_error *err);
 vl_status cpu_cast(void *context, const vl_cast_args *args, vl_error *err);
 vl_status cpu_logsumexp(void *context, const vl_logsumexp_args *args, vl_error *err);
 vl_status cpu_topk(void *context, const vl_topk_args *args, vl_error *err);

@@ -9,15 +9,28 @@ VL_SIMD static void add_row(float *out, const float *x, const float *y, float sc
         out[i] = x[i] + scale * y[i];
 }
 
+VL_SIMD static void add_scaled_row(float *out, const float *x, const float *y, const float *scales, float scale,
+                                   int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = x[i] + scale * (scales[i] * y[i]);
+}
+
 vl_status cpu_add(void *context, const vl_add_args *a, vl_error *err)
 {
     (void)context, (void)err;
     bool broadcast = a->y.shape[0] == 1 && a->x.shape[0] != 1;
-    const float *row_scale = a->row_scale.data;
-#pragma omp parallel for schedule(static) if (a->x.shape[0] * a->x.shape[1] > 16384)
-    for (int64_t i = 0; i < a->x.shape[0]; i++)
-        add_row(row_of(a->out, i), row_of(a->x, i), row_of(a->y, broadcast ? 0 : i),
-                row_scale ? a->scale * row_scale[i] : a->scale, a->x.shape[1]);
+    const float *row_scale = a->row_scale.data, *column_scale = a->column_scale.data;
+    const int64_t n = a->x.shape[1];
+#pragma omp parallel for schedule(static) if (a->x.shape[0] * n > 16384)
+    for (int64_t i = 0; i < a->x.shape[0]; i++) {
+        const float *x = row_of(a->x, i), *y = row_of(a->y, broadcast ? 0 : i);
+        const float scale = row_scale ? a->scale * row_scale[i] : a->scale;
+        if (column_scale)
+            add_scaled_row(row_of(a->out, i), x, y, column_scale, scale, n);
+        else
+            add_row(row_of(a->out, i), x, y, scale, n);
+    }
     return VL_OK;
 }
 

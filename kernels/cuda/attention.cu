@@ -14,6 +14,7 @@ typedef struct attention_view {
     const float *q, *k, *v;
     float *out, *probabilities;                                          /* probabilities may be NULL */
     const int64_t *q_mask, *k_mask;                                      /* or NULL */
+    const int32_t *ends;                                                 /* or NULL */
     int64_t q_row, k_row, v_row, out_row, p_row, tq, tk, offset, window; /* window 0: none */
     int width, heads_per_kv;
     float scale, softcap; /* softcap 0: none */
@@ -150,6 +151,24 @@ __device__ static void write_probabilities(float *queries, float *tile, const fl
     }
 }
 
+/* Keys below which a query of the sequence may look. */
+__device__ static int64_t keys_of(const attention_view &a, int64_t row)
+{
+    if (!a.causal)
+        return a.tk;
+    int64_t own = row + a.offset + 1, end = a.ends ? a.ends[row] : 0;
+    return end > own ? end : own;
+}
+
+/* The same of the queries first .. last - 1 together. */
+__device__ static int64_t keys_of_block(const attention_view &a, int64_t first, int64_t last)
+{
+    int64_t keys = keys_of(a, last - 1);
+    for (int64_t row = first; a.ends && row < last; row++)
+        keys = keys_of(a, row) > keys ? keys_of(a, row) : keys;
+    return keys;
+}
+
 template <int GROUPS> static __global__ void __launch_bounds__(THREADS) attend(attention_view a)
 {
     VL_DYNAMIC_SHARED(float, queries); /* [32][16 GROUPS + PAD], then the tile of keys or values, likewise */
@@ -161,11 +180,11 @@ template <int GROUPS> static __global__ void __launch_bounds__(THREADS) attend(a
     query q;
     q.local = (int)threadIdx.x / SHARERS, q.sharer = (int)threadIdx.x % SHARERS;
     q.row = first_query + q.local;
-    q.keys = q.row >= a.tq ? 0 : a.causal ? q.row + a.offset + 1 : a.tk;
-    q.first = a.window > 0 && q.keys > a.window ? q.keys - a.window : 0;
+    q.keys = q.row >= a.tq ? 0 : keys_of(a, q.row);
+    q.first = a.window > 0 && q.row + a.offset + 1 > a.window ? q.row + a.offset + 1 - a.window : 0;
     q.mask = a.q_mask && q.row < a.tq ? a.q_mask[q.row] : 0;
     int64_t last = first_query + QUERIES < a.tq ? first_query + QUERIES : a.tq;
-    int64_t keys = a.causal ? last + a.offset : a.tk;
+    int64_t keys = keys_of_block(a, first_query, last);
     /* the block's first query looks back the furthest; whole tiles before its window are passed over */
     int64_t furthest = first_query + a.offset + 1 - a.window;
     int64_t begin = a.window > 0 && furthest > 0 ? furthest / KEYS * KEYS : 0;
@@ -227,6 +246,7 @@ static attention_view view_of(const vl_attention_args *a)
     v.q = (const float *)a->q.data, v.k = (const float *)a->k.data, v.v = (const float *)a->v.data;
     v.out = (float *)a->out.data, v.probabilities = (float *)a->probabilities.data;
     v.q_mask = (const int64_t *)a->q_mask.data, v.k_mask = (const int64_t *)a->k_mask.data;
+    v.ends = (const int32_t *)a->ends.data;
     v.q_row = a->q.row_stride, v.k_row = a->k.row_stride, v.v_row = a->v.row_stride;
     v.out_row = a->out.row_stride, v.p_row = a->probabilities.row_stride;
     v.tq = a->q.shape[0], v.tk = a->k.shape[0], v.offset = a->causal_offset;

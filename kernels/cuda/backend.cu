@@ -241,6 +241,7 @@ static vl_backend make_table(void)
     table.activation = vl_cuda_activation;
     table.add = vl_cuda_add;
     table.patchify = vl_cuda_patchify;
+    table.mix_rows = vl_cuda_mix_rows;
     table.cast = vl_cuda_cast;
     table.norm = vl_cuda_norm;
     table.norm_backward = vl_cuda_norm_backward;

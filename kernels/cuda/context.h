@@ -180,6 +180,7 @@ vl_status vl_cuda_attention(void *context, const vl_attention_args *args, vl_err
 vl_status vl_cuda_activation(void *context, const vl_activation_args *args, vl_error *err);
 vl_status vl_cuda_add(void *context, const vl_add_args *args, vl_error *err);
 vl_status vl_cuda_patchify(void *context, const vl_patchify_args *args, vl_error *err);
+vl_status vl_cuda_mix_rows(void *context, const vl_mix_rows_args *args, vl_error *err);
 vl_status vl_cuda_cast(void *context, const vl_cast_args *args, vl_error *err);
 vl_status vl_cuda_logsumexp(void *context, const vl_logsumexp_args *args, vl_error *err);
 vl_status vl_cuda_topk(void *context, const vl_topk_args *args, vl_error *err);

@@ -12,14 +12,14 @@ typedef struct inputs {
     bool causal;
     int64_t offset, window;
     double scale, softcap;
-    const double *q, *k, *v, *q_mask, *k_mask;
+    const double *q, *k, *v, *q_mask, *k_mask, *ends;
 } inputs;
 
 static bool sees(const inputs *in, int64_t i, int64_t j)
 {
     bool mask = !in->q_mask || ((int64_t)in->q_mask[i] & (int64_t)in->k_mask[j]);
-    bool near = !in->window || j > i + in->offset - in->window;
-    return mask && near && (!in->causal || j <= i + in->offset);
+    bool near = !in->window || j > i + in->offset - in->window, before = j <= i + in->offset;
+    return mask && near && (!in->causal || before || (in->ends && j < (int64_t)in->ends[i]));
 }
 
 /* Row i of head h: weights [Tk] and output [E]. */
@@ -50,7 +50,21 @@ static void reference_row(double *weights, double *out, const inputs *in, int64_
     }
 }
 
-enum { CAUSAL = 1, MASKED = 2, WEIGHTS = 4, STRIDES = 8, WINDOW = 16, CAPPED = 32, VARIANTS = 64 };
+enum { CAUSAL = 1, MASKED = 2, WEIGHTS = 4, STRIDES = 8, WINDOW = 16, CAPPED = 32, VARIANTS = 64, ENDS = 64 };
+
+/* Runs of queries that see each other up to their end, as rows of pictures do. */
+static double *random_ends(shape s, int64_t offset)
+{
+    double *ends = test_memory((size_t)s.tq, sizeof *ends);
+    for (int64_t i = 0; i < s.tq;) {
+        int64_t run = 1 + test_random_below(40), end = i + run < s.tq ? i + run : s.tq;
+        bool joined = test_random_below(3) > 0;
+        for (; i < end; i++)
+            ends[i] =
+                (double)(joined ? end + offset : test_random_below(i + offset + 1)); /* less than its own: nothing */
+    }
+    return ends;
+}
 
 static void check_attention(shape s, int bits, double size, const char *mode)
 {
@@ -78,6 +92,10 @@ static void check_attention(shape s, int bits, double size, const char *mode)
                               .causal_offset = in.offset,
                               .window = in.window,
                               .softcap = (float)in.softcap};
+    if (bits & ENDS) {
+        in.ends = random_ends(s, in.offset);
+        args.ends = test_bare_vector_of(VL_I32, in.ends, s.tq)->t;
+    }
     if (bits & MASKED) {
         double *a = test_memory((size_t)s.tq, 8), *b = test_memory((size_t)s.tk, 8);
         for (int64_t j = 0; j < s.tk; j++)
@@ -118,6 +136,18 @@ static void attention_all_variants(void **state)
         }
     check_attention((shape){301, 301, 128, 8, 2}, CAUSAL, 1, "unit scores");
     check_attention((shape){301, 333, 80, 4, 2}, CAUSAL | WINDOW | CAPPED, 1, "unit scores");
+}
+
+/* Rows of a picture that see each other, with and without a window. */
+static void attention_beyond_the_diagonal(void **state)
+{
+    static const shape shapes[] = {{1, 1, 4, 1, 1}, {5, 11, 16, 6, 2}, {97, 97, 32, 2, 1}, {193, 201, 24, 3, 1}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (int bits = 0; bits < 8; bits++) {
+            int all = CAUSAL | ENDS | (bits & 1 ? WEIGHTS : 0) | (bits & 2 ? STRIDES : 0) | (bits & 4 ? WINDOW : 0);
+            check_attention(shapes[i], all, 1, "unit scores");
+            test_teardown(state);
+        }
 }
 
 /* Scores in the hundreds: a softmax that picks single keys, with no overflow. The scores themselves, sums in fp32,
@@ -168,6 +198,11 @@ static void attention_refuses(void **state)
     REFUSED(vl_op_attention(device, &bad, &error));
     bad = good, bad.v = vl_tensor_rows(k->t, 0, 3);
     REFUSED(vl_op_attention(device, &bad, &error));
+    test_tensor *ends = test_vector_of(VL_I32, values, 3);
+    bad = good, bad.ends = ends->t, bad.causal = false;
+    REFUSED(vl_op_attention(device, &bad, &error));
+    bad = good, bad.ends = test_vector_of(VL_I32, values, 4)->t;
+    REFUSED(vl_op_attention(device, &bad, &error));
 }
 
 static void attention_repeats(void **state)
@@ -196,6 +231,7 @@ static void attention_repeats(void **state)
     }
 }
 
-static const struct CMUnitTest tests[] = {OPS_TEST(attention_all_variants), OPS_TEST(attention_large_scores),
-                                          OPS_TEST(attention_refuses), OPS_TEST(attention_repeats)};
+static const struct CMUnitTest tests[] = {OPS_TEST(attention_all_variants), OPS_TEST(attention_beyond_the_diagonal),
+                                          OPS_TEST(attention_large_scores), OPS_TEST(attention_refuses),
+                                          OPS_TEST(attention_repeats)};
 OPS_TEST_MAIN(tests)

@@ -6,16 +6,18 @@ enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
 /* ---- add ---- */
 
-enum { BROADCAST = 1, ROW_SCALE = 2, STRIDES = 4, OVER_X = 8, OVER_Y = 16 };
+enum { BROADCAST = 1, ROW_SCALE = 2, STRIDES = 4, OVER_X = 8, OVER_Y = 16, COLUMN_SCALE = 32 };
 
 static void check_add(int64_t m, int64_t n, int bits)
 {
     int64_t y_rows = bits & BROADCAST ? 1 : m;
     test_layout layout = bits & STRIDES ? STRIDED : DENSE;
     double *x = test_random_rows(m, n, 1), *y = test_random_rows(y_rows, n, 1), *by_row = test_random(m, 1);
+    double *by_column = test_random(n, 1);
     double *want = test_memory((size_t)(m * n), 8), *size = test_memory((size_t)(m * n), 8);
     for (int64_t i = 0; i < m * n; i++) {
-        double term = -0.625 * (bits & ROW_SCALE ? by_row[i / n] : 1) * y[y_rows == 1 ? i % n : i];
+        double term = -0.625 * (bits & ROW_SCALE ? by_row[i / n] : 1) * (bits & COLUMN_SCALE ? by_column[i % n] : 1) *
+                      y[y_rows == 1 ? i % n : i];
         want[i] = x[i] + term;
         size[i] = fabs(x[i]) + fabs(term);
     }
@@ -24,6 +26,8 @@ static void check_add(int64_t m, int64_t n, int bits)
     vl_add_args args = {.out = out->t, .x = a->t, .y = b->t, .scale = -0.625f};
     if (bits & ROW_SCALE)
         args.row_scale = test_vector_of(VL_F32, by_row, m)->t;
+    if (bits & COLUMN_SCALE)
+        args.column_scale = test_vector_of(VL_F32, by_column, n)->t;
     OK(vl_op_add(device, &args, &error));
     test_within("add", "", test_scaled_error(test_values(out), want, size, m * n));
 }
@@ -31,7 +35,7 @@ static void check_add(int64_t m, int64_t n, int bits)
 static void add_all_variants(void **state)
 {
     for (int i = 0; i < N_SHAPES; i++)
-        for (int bits = 0; bits < 32; bits++) {
+        for (int bits = 0; bits < 64; bits++) {
             bool y_is_whole = !(bits & BROADCAST) || shapes[i][0] == 1;
             if (!(bits & OVER_Y) || y_is_whole)
                 check_add(shapes[i][0], shapes[i][1], bits);
@@ -51,6 +55,8 @@ static void add_refuses(void **state)
     bad = good, bad.row_scale = vl_tensor_1d(x->t.data, VL_F32, 4);
     REFUSED(vl_op_add(device, &bad, &error));
     bad = good, bad.out = x->t, bad.y = vl_tensor_rows(x->t, 1, 1); /* the row is overwritten on the way */
+    REFUSED(vl_op_add(device, &bad, &error));
+    bad = good, bad.column_scale = vl_tensor_1d(x->t.data, VL_F32, 3);
     REFUSED(vl_op_add(device, &bad, &error));
     bad = good, bad.x = vl_tensor_columns(x->t, 0, 3);
     REFUSED(vl_op_add(device, &bad, &error));
@@ -78,12 +84,15 @@ static void column_slices_do_not_overlap(void **state)
 
 static void patchify_pictures(void **state)
 {
-    static const int pictures[][4] = {{1, 1, 1, 1}, {3, 6, 4, 2}, {2, 15, 25, 5}, {3, 28, 42, 14}, {3, 336, 336, 14}};
+    static const int pictures[][4] = {
+        {1, 1, 1, 1},    {3, 6, 4, 2},      {2, 15, 25, 5},
+        {3, 28, 42, 14}, {3, 336, 336, 14}, {3, 30, 32, 7}}; /* the last one with a rim that no patch covers */
     for (size_t i = 0; i < sizeof pictures / sizeof pictures[0]; i++)
         for (int layout = 0; layout < 2; layout++) {
             int channels = pictures[i][0], height = pictures[i][1], width = pictures[i][2], p = pictures[i][3];
-            int64_t n = (int64_t)channels * height * width, columns = (int64_t)channels * p * p, rows = n / columns;
-            double *pixels = test_random(n, 1), *want = test_memory((size_t)n, sizeof *want);
+            int64_t columns = (int64_t)channels * p * p, rows = (int64_t)(height / p) * (width / p), n = rows * columns;
+            double *pixels = test_random((int64_t)channels * height * width, 1);
+            double *want = test_memory((size_t)n, sizeof *want);
             for (int64_t e = 0; e < n; e++) {
                 int64_t patch = e / columns, c = e % columns / (p * p), y = e % (p * p) / p, x = e % p;
                 int64_t row = patch / (width / p) * p + y, column = patch % (width / p) * p + x;
