@@ -92,6 +92,7 @@ typedef struct vl_prompt {
 typedef struct vl_image_grid {
     int rows, columns;
     double x0, y0, x1, y1; /* of the whole grid, in pixels of the picture; beyond it where the model saw padding */
+    bool newlines;         /* behind each row of cells comes a row of the stream that no cell covers (LLaVA-NeXT) */
 } vl_image_grid;
 
 /* A picture of a sequence. What it becomes (tiles, rows, grids) may differ from picture to picture. */
@@ -101,10 +102,12 @@ struct vl_sequence_image {
     int width, height; /* after EXIF orientation */
     float *pixels;     /* [n_pixels] normalised, as the family's tower reads them; NULL while only measured */
     int64_t n_pixels;
-    int n_tiles;          /* used tiles; 1 where the tower reads the picture at once */
-    int aspect_ratio_id;  /* of models that number the arrangements of tiles */
-    int64_t n_rows;       /* rows of the decoder's width that it becomes */
-    vl_image_grid *grids; /* [n_grids] what the decoder sees, in the order of its rows */
+    int n_tiles;                 /* used tiles; 1 where the tower reads the picture at once */
+    int tile_rows, tile_columns; /* how the tiles beside the whole picture lie; 0 where there are none */
+    bool alone;                  /* the only picture of its prompt: some families cut tiles then only */
+    int aspect_ratio_id;         /* of models that number the arrangements of tiles */
+    int64_t n_rows;              /* rows of the decoder's width that it becomes */
+    vl_image_grid *grids;        /* [n_grids] what the decoder sees, in the order of its rows */
     int n_grids;
     uint8_t *seen; /* [seen_height, seen_width, 3] the picture as the model sees it, in bytes; NULL while measured */
     int seen_width, seen_height;

@@ -282,7 +282,8 @@ static void test_llava_keys(void **state)
     refuse(state, VL_EFORMAT, "\"vision_feature_layer\" is 25", base, ",\"vision_feature_layer\":25");
     refuse(state, VL_EUNSUPPORTED, "\"cls\"", base, ",\"vision_feature_select_strategy\":\"cls\"");
     refuse(state, VL_EMISMATCH, "\"image_token_id\" is 6", base, ",\"image_token_id\":6,\"image_token_index\":5");
-    refuse(state, VL_EUNSUPPORTED, "multiple of patch_size", base, ",\"vision_config\":{\"image_size\":225}");
+    refuse(state, VL_EFORMAT, "\"image_size\" is 20, \"patch_size\" 32", base,
+           ",\"vision_config\":{\"image_size\":20}");
     refuse(state, VL_EUNSUPPORTED, "num_channels", base, ",\"vision_config\":{\"num_channels\":4}");
     refuse(state, VL_EFORMAT, "no object", base, ",\"text_config\":3");
     refuse(state, VL_EUNSUPPORTED, "(gptq)", base,

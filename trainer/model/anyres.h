@@ -11,6 +11,7 @@
 
 enum { VL_ANYRES_MAX_CANVASES = 64 };
 
+/* vl_model_spec.own of both families */
 typedef struct vl_anyres {
     vl_processor processor;
     vl_size canvases[VL_ANYRES_MAX_CANVASES]; /* image_grid_pinpoints, in pixels */
@@ -22,23 +23,33 @@ typedef struct vl_anyres {
     bool one_tile_each; /* OneVision: several pictures in a prompt are one tile each, padded to squares */
 } vl_anyres;
 
-/* Fills processor, canvases and tile, and checks them against the tower; `out` holds the other members already.
- * Errors: of vl_processor_open; VL_EMISMATCH where the tiles are not what the tower reads. Closed with
- * vl_processor_close(&out->processor), also after a failure. */
-vl_status vl_anyres_read(vl_anyres *out, const char *directory, const vl_processor *defaults, int image_size,
-                         vl_error *err);
+/* Fills all but the last two members; the tower is in *spec already. `defaults` is what the processor's class has.
+ * Errors: of vl_processor_read; VL_EMISMATCH where the tiles are not what the tower reads. */
+vl_status vl_anyres_read(vl_anyres *out, const vl_model_spec *spec, const vl_processor *defaults,
+                         const vl_hf_reader *in);
+/* Tiles that a picture can become, at most. */
+int vl_anyres_most_tiles(const vl_anyres *settings);
 
 /* Where the rows of a picture come from: rows of the map of the canvas, [map.height, map.width] patches. */
 typedef struct vl_anyres_layout {
-    vl_size tiles;  /* of the canvas; 0 x 0: one tile alone (then one newline follows it) */
+    vl_size tiles;  /* of the canvas; 0 x 0: one tile alone, and one newline behind it */
     vl_size map;    /* patches of the canvas */
     vl_size cut;    /* from its top and bottom, or from its left and right */
     vl_size kept;   /* what is left */
     vl_size pooled; /* what that is resized to; equal to kept where it is not */
 } vl_anyres_layout;
+vl_anyres_layout vl_anyres_plan(const vl_anyres *settings, vl_size original, bool alone);
 
-vl_anyres_layout vl_anyres_plan(const vl_anyres *settings, vl_size original, int n_pictures);
+/* vl_family.measure, pixels, wrap and place; settings are spec->own. */
+vl_status vl_anyres_measure(struct vl_sequence_image *out, const vl_model_spec *spec, int width, int height,
+                            vl_error *err);
+vl_status vl_anyres_pixels(struct vl_sequence_image *out, const vl_model_spec *spec, const vl_image *image,
+                           vl_error *err);
+void vl_anyres_expand(vl_str *out, const vl_model_spec *spec, const struct vl_sequence_image *image);
+vl_status vl_anyres_place(vl_sequence *sequence, const vl_model_spec *spec, vl_error *err);
 
-extern const vl_picture_rules vl_anyres_rules; /* settings: vl_anyres; "<image>" */
+/* vl_family.pack: tile rows [n_tiles * g * g + 1, D], the last of them the newline, to the rows of the picture. */
+vl_status vl_anyres_pack(const vl_model *model, const struct vl_sequence_image *image, vl_tensor out, vl_tensor tiles,
+                         vl_error *err);
 
 #endif

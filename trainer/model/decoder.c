@@ -81,6 +81,7 @@ static vl_status attend(const vl_pass *pass, const heads *all, int layer, vl_err
                               .softcap = (float)spec->attention_softcap,
                               .window = spec->layers[layer].window,
                               .causal = true};
+    const bool pictures = spec->pictures_see_themselves && vl_pass_has_pictures(pass);
     for (int i = 0; i < pass->n_sequences; i++) {
         const vl_span *span = &pass->spans[i];
         int64_t first_key = pass->cache ? 0 : span->first;
@@ -90,6 +91,8 @@ static vl_status attend(const vl_pass *pass, const heads *all, int layer, vl_err
         args.k = vl_tensor_rows(all->k, first_key, n_keys);
         args.v = vl_tensor_rows(all->v, first_key, n_keys);
         args.causal_offset = span->kv_row;
+        if (pictures)
+            args.ends = vl_tensor_1d((int32_t *)pass->ends_data + span->first, VL_I32, span->n);
         VL_TRY(vl_op_attention(pass->device, &args, err));
     }
     return VL_OK;

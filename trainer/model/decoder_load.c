@@ -23,7 +23,8 @@ static vl_status load_whole(vl_linear *out, const vl_scope *scope, const char *n
 {
     if (!scope->loader->spec->decoder.transposed)
         return vl_load_linear(out, scope, name, shape, bias, err);
-    const vl_picked_rows all = {shape.size[0], 0, shape.size[0], shape.size[0], true};
+    const vl_picked_rows all = {
+        .total = shape.size[0], .run = shape.size[0], .stride = shape.size[0], .transposed = true};
     return vl_load_picked(out, scope, name, shape, bias, &all, err);
 }
 
@@ -68,7 +69,7 @@ static vl_status load_mlp(vl_mlp *out, const vl_scope *scope, vl_error *err)
     const vl_decoder_names *n = &spec->names;
     int64_t d = spec->hidden_size, f = spec->intermediate_size;
     if (spec->gate_up_fused) {
-        vl_picked_rows picked = {2 * f, 0, f, f, spec->transposed};
+        vl_picked_rows picked = {.total = 2 * f, .run = f, .stride = f, .transposed = spec->transposed};
         VL_TRY(vl_load_picked(&out->gate, scope, n->gate_up, vl_shape2(f, d), spec->mlp_bias, &picked, err));
         picked.first = f;
         VL_TRY(vl_load_picked(&out->up, scope, n->gate_up, vl_shape2(f, d), spec->mlp_bias, &picked, err));

@@ -114,7 +114,8 @@ typedef struct vl_decoder_spec {
     bool transposed;    /* blocks' weights are stored [in, out] (GPT-2's Conv1D) */
     vl_qk_norm qk_norm;
     vl_activation hidden_act;
-    double attention_softcap; /* scores = c tanh(scores / c) before the mask; 0: none */
+    bool pictures_see_themselves; /* a row of a picture sees all rows of its run of image tokens (Gemma 3) */
+    double attention_softcap;     /* scores = c tanh(scores / c) before the mask; 0: none */
     vl_rope_spec ropes[VL_MAX_ROPES];
     int n_ropes;
     vl_layer_spec layers[VL_MAX_LAYERS]; /* [L] */

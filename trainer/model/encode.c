@@ -86,6 +86,7 @@ vl_status vl_picture_open(struct vl_sequence_image *out, const vl_model_spec *sp
     vl_image image = {0};
     vl_image_options options = vl_preprocess_image_options(&spec->preprocess, !how->ignore_exif);
     options.max_pixels = how->max_pixels > 0 ? how->max_pixels : VL_PROMPT_MAX_PIXELS;
+    out->alone = how->alone;
     out->path = vl_strdup(path);
     if (!out->path)
         return vl_fail_nomem(err, "picture");
@@ -106,7 +107,7 @@ static vl_status read_pictures(vl_sequence *holder, const vl_model *model, const
                                vl_error *err)
 {
     const vl_model_spec *spec = &model->spec;
-    vl_picture_options how = {prompt->ignore_exif, only_measure, prompt->max_pixels};
+    vl_picture_options how = {prompt->ignore_exif, only_measure, prompt->n_images == 1, prompt->max_pixels};
     if (prompt->n_images <= 0)
         return VL_OK;
     if (spec->vision.path == VL_VISION_NONE)

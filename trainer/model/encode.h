@@ -13,6 +13,7 @@ vl_status vl_model_outline(vl_sequence **out, const vl_model *model, const vl_pr
 
 typedef struct vl_picture_options {
     bool ignore_exif, only_measure;
+    bool alone;         /* the only picture of its prompt */
     int64_t max_pixels; /* 0: VL_PROMPT_MAX_PIXELS */
 } vl_picture_options;
 

@@ -27,6 +27,7 @@ typedef struct vl_encode_args {
     int n;                       /* 1 .. vision.pictures_at_once */
     const int *sequence, *image; /* [n] sequences[sequence[i]]->images[image[i]] */
     vl_tensor out;               /* [sum of n_rows, D], picture by picture */
+    const vl_tensor *deep;       /* [vision.n_deep] of the same shape: what is added behind the first blocks */
 } vl_encode_args;
 
 typedef struct vl_family {
@@ -56,6 +57,11 @@ typedef struct vl_family {
     /* Fills token_class, image and patch (in the stream) or visible (cross-attention), and position where it is not
      * the number of the row. Pictures are measured, not always decoded. */
     vl_status (*place)(vl_sequence *sequence, const vl_model_spec *spec, vl_error *err);
+
+    /* From the rows of a picture's tiles [n_tiles * rows of a tile, D], and the newline where there is one as the last
+     * row, to those of the stream [n_rows, D]. NULL: they are the same. */
+    vl_status (*pack)(const vl_model *model, const struct vl_sequence_image *image, vl_tensor out, vl_tensor tiles,
+                      vl_error *err);
 
     /* A tower of its own: loads it into model->parts. After a failure `close` is called. */
     vl_status (*open)(vl_model *model, vl_loader *loader, vl_error *err);

@@ -33,7 +33,8 @@ vl_status vl_model_run_block(const vl_model *model, vl_pass *pass, int layer, vl
         if (!context->memory)
             VL_TRY(vl_model_encode_for_cross(model, pass, err));
     }
-    return vl_decoder_run_block(&model->decoder, pass, layer, err);
+    VL_TRY(vl_decoder_run_block(&model->decoder, pass, layer, err));
+    return vl_model_add_deep(model, pass, layer, err);
 }
 
 /* ---- the driver -------------------------------------------------------------------------------------------- */

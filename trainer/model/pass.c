@@ -4,6 +4,7 @@
 
 #include "trainer/base/mem.h"
 #include "trainer/model/buffers.h"
+#include "trainer/model/deep.h"
 #include "trainer/model/rope.h"
 #include "trainer/model/sequence.h"
 
@@ -22,7 +23,7 @@ static vl_status allocate(vl_pass *pass, vl_error *err)
     int64_t wide = max_i64(spec->hidden_size, (int64_t)spec->n_heads * spec->head_dim);
     wide = max_i64(wide, spec->embed_width);
     int64_t key_rows = pass->cache ? 0 : rows; /* a cache takes the keys and values itself */
-    vl_buffer_request requests[8 + 2 * VL_MAX_ROPES] = {
+    vl_buffer_request requests[9 + 2 * VL_MAX_ROPES] = {
         {&pass->x_data, rows, spec->hidden_size}, /* residual stream */
         {&pass->wide_a, rows, wide},              /* normed rows, then the heads' output */
         {&pass->wide_b, rows, wide},              /* queries, then the branch that is added to x */
@@ -31,8 +32,9 @@ static vl_status allocate(vl_pass *pass, vl_error *err)
         {&pass->gate_data, pass->chunk_rows, spec->intermediate_size},
         {&pass->up_data, pass->chunk_rows, spec->intermediate_size},
         {&pass->ids_data, rows, 1},
+        {&pass->ends_data, spec->pictures_see_themselves ? rows : 0, 1},
     };
-    int n = 8;
+    int n = 9;
     for (int i = 0; i < spec->n_ropes; i++) {
         requests[n++] = (vl_buffer_request){&pass->cos_data[i], rows, spec->ropes[i].columns / 2};
         requests[n++] = (vl_buffer_request){&pass->sin_data[i], rows, spec->ropes[i].columns / 2};
@@ -94,6 +96,50 @@ done:
     return status;
 }
 
+/* ---- who sees whom ----------------------------------------------------------------------------------------- */
+
+bool vl_pass_has_pictures(const vl_pass *pass)
+{
+    for (int i = 0; i < pass->n_sequences; i++) {
+        const vl_span *span = &pass->spans[i];
+        for (int64_t t = span->kv_row; t < span->kv_row + span->n && t < pass->sequences[i]->n_tokens; t++)
+            if (pass->sequences[i]->image[t] >= 0)
+                return true;
+    }
+    return false;
+}
+
+/* A row of a picture sees up to the end of its run of picture rows, the others up to themselves: Gemma 3's
+ * get_block_sequence_ids_for_mask. */
+static void fill_ends(int32_t *out, const vl_sequence *sequence, const vl_span *span)
+{
+    int64_t end = span->kv_row + span->n;
+    for (int64_t i = span->n - 1; i >= 0; i--) {
+        const int64_t t = span->kv_row + i;
+        const bool picture = t < sequence->n_tokens && sequence->image[t] >= 0;
+        const bool joined =
+            picture && t + 1 < span->kv_row + span->n && t + 1 < sequence->n_tokens && sequence->image[t + 1] >= 0;
+        if (!joined)
+            end = t + 1;
+        out[i] = (int32_t)end;
+    }
+}
+
+static vl_status write_ends(vl_pass *pass, vl_error *err)
+{
+    if (!pass->spec->pictures_see_themselves || !vl_pass_has_pictures(pass))
+        return VL_OK;
+    int32_t *ends = vl_alloc((size_t)pass->n_rows, sizeof *ends); /* [M] */
+    if (!ends)
+        return vl_fail_nomem(err, "rows of pictures");
+    for (int i = 0; i < pass->n_sequences; i++)
+        fill_ends(ends + pass->spans[i].first, pass->sequences[i], &pass->spans[i]);
+    const vl_tensor out = vl_tensor_1d(pass->ends_data, VL_I32, pass->n_rows);
+    vl_status status = vl_device_write(pass->device, &out, ends, err);
+    vl_free(ends);
+    return status;
+}
+
 vl_status vl_pass_init(vl_pass *out, const vl_pass_args *args, vl_error *err)
 {
     *out = (vl_pass){.device = args->device,
@@ -114,6 +160,7 @@ vl_status vl_pass_init(vl_pass *out, const vl_pass_args *args, vl_error *err)
     if (!out->positions)
         return vl_fail_nomem(err, "positions");
     VL_TRY(allocate(out, err));
+    VL_TRY(write_ends(out, err));
     return rotate(out, err);
 }
 
@@ -121,6 +168,7 @@ void vl_pass_free(vl_pass *pass)
 {
     if (pass->device)
         vl_device_free(pass->device, pass->memory);
+    vl_deep_free(pass->deep);
     vl_free(pass->spans);
     vl_free(pass->positions);
     *pass = (vl_pass){0};

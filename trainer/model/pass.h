@@ -24,6 +24,8 @@ typedef struct vl_kv_cache {
     int64_t capacity;
 } vl_kv_cache;
 
+typedef struct vl_deep vl_deep; /* deep.h */
+
 typedef struct vl_pass {
     vl_device *device;
     const vl_decoder_spec *spec;
@@ -35,6 +37,7 @@ typedef struct vl_pass {
     vl_kv_cache *cache;      /* NULL: no keys are kept. With a cache there is one sequence */
     void *context;           /* pictures that cross blocks read (cross.h); NULL without */
     int32_t (*positions)[3]; /* [M] host: time, row, column of each row */
+    vl_deep *deep;           /* what pictures add behind the first blocks; NULL without, or not yet */
     vl_stage_fn stage;
     void *user;
 
@@ -42,6 +45,8 @@ typedef struct vl_pass {
     void *memory;
     int64_t capacity;
     void *x_data, *wide_a, *wide_b, *k_data, *v_data, *gate_data, *up_data, *ids_data;
+    void
+        *ends_data; /* [M] i32 in a decoder whose pictures see themselves: keys of its sequence that each row may see */
     void *cos_data[VL_MAX_ROPES], *sin_data[VL_MAX_ROPES]; /* [M, columns / 2] of each rope */
 } vl_pass;
 
@@ -60,6 +65,8 @@ void vl_pass_free(vl_pass *pass);
 /* Goes on with `n` rows of the one sequence from row `kv_row` on (generation), and fills the tables of positions for
  * them. Rows behind the sequence's end stand where it would go on. Errors: VL_ENOMEM, VL_EDEVICE. */
 vl_status vl_pass_move(vl_pass *pass, int64_t kv_row, int64_t n, vl_error *err);
+/* One of the rows of the pass is a picture's. */
+bool vl_pass_has_pictures(const vl_pass *pass);
 /* Shows rows [M, N] to the stage callback, sequence by sequence. A callback that returns non-zero: VL_ECANCELLED. */
 vl_status vl_pass_stage(const vl_pass *pass, const char *name, int number, vl_tensor rows, vl_error *err);
 

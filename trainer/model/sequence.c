@@ -172,18 +172,20 @@ vl_status vl_sequence_append(vl_sequence *sequence, const int32_t *ids, int64_t 
     return VL_OK;
 }
 
-/* Cell `cell` of a picture's grids: which of them, row, column. */
-static void set_patch(int16_t out[3], const struct vl_sequence_image *image, int64_t cell)
+/* Row `row` of a picture's grids: which of them, row, column. A newline belongs to its grid, but to no cell of it. */
+static void set_patch(int16_t out[3], const struct vl_sequence_image *image, int64_t row)
 {
-    for (int g = 0; cell >= 0 && g < image->n_grids; g++) {
-        int64_t cells = (int64_t)image->grids[g].rows * image->grids[g].columns;
-        if (cell < cells) {
+    for (int g = 0; row >= 0 && g < image->n_grids; g++) {
+        const int64_t columns = image->grids[g].columns, width = columns + (image->grids[g].newlines ? 1 : 0);
+        const int64_t rows = image->grids[g].rows * width;
+        if (row < rows) {
+            const bool newline = row % width == columns;
             out[0] = (int16_t)g;
-            out[1] = (int16_t)(cell / image->grids[g].columns);
-            out[2] = (int16_t)(cell % image->grids[g].columns);
+            out[1] = (int16_t)(newline ? -1 : row / width);
+            out[2] = (int16_t)(newline ? -1 : row % width);
             return;
         }
-        cell -= cells;
+        row -= rows;
     }
     out[0] = image->n_grids == 1 ? 0 : -1;
 }

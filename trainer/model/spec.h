@@ -9,7 +9,14 @@
 struct vl_family;
 
 /* The parts of a checkpoint; each has its prefix in every layout that was ever published (vl_family.prefixes). */
-typedef enum vl_part { VL_PART_TEXT = 0, VL_PART_HEAD, VL_PART_VISION, VL_PART_CONNECTOR, VL_PARTS } vl_part;
+typedef enum vl_part {
+    VL_PART_TEXT = 0,
+    VL_PART_HEAD,
+    VL_PART_VISION,
+    VL_PART_CONNECTOR,
+    VL_PART_TOP,
+    VL_PARTS
+} vl_part;
 enum { VL_MAX_LAYOUTS = 4 };
 
 typedef struct vl_model_spec {
@@ -76,6 +83,14 @@ vl_status vl_spec_cap(double *out, const vl_hf_reader *in, const char *key);
  * n_patches. *out holds the defaults. vl_spec_tower_sizes leaves heads and eps, whose names differ, to the family. */
 vl_status vl_spec_tower(vl_tower_spec *out, const vl_hf_reader *in);
 vl_status vl_spec_tower_sizes(vl_tower_spec *out, const vl_hf_reader *in);
+/* The towers of CLIP (LlavaConfig's own, ViT-L/14-336, where vision_config is omitted) and SigLIP, with the defaults of
+ * their config classes; nothing is read yet, and SigLIP's last norm is not applied. */
+vl_tower_spec vl_clip_tower(bool omitted);
+vl_tower_spec vl_siglip_tower(void);
+/* "vision_feature_layer" by python's rules into tower->state; `layer` is the default. */
+vl_status vl_spec_feature_layer(vl_tower_spec *tower, const vl_hf_reader *in, int layer);
+/* "vision_feature_select_strategy": full keeps the class row. */
+vl_status vl_spec_feature_strategy(bool *keep_class_row, const vl_hf_reader *in);
 /* "image_token_index", "image_token_id". */
 vl_status vl_spec_image_token(int32_t *out, const vl_hf_reader *in);
 /* "tie_word_embeddings" of the top level, after that of the text_config. */

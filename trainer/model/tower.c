@@ -5,6 +5,8 @@
 #include "trainer/base/mem.h"
 #include "trainer/model/buffers.h"
 
+static const double QK_EPS = 1e-6; /* of the norms of q and k, whatever the tower's other norms have (InternVL) */
+
 /* ---- weights ----------------------------------------------------------------------------------------------- */
 
 static vl_status load_layer(vl_tower_layer *out, const vl_scope *scope, const vl_tower_spec *spec, vl_error *err)
@@ -17,7 +19,15 @@ static vl_status load_layer(vl_tower_layer *out, const vl_scope *scope, const vl
     VL_TRY(vl_load_linear(&out->q, scope, n->q, square, spec->attention_bias, err));
     VL_TRY(vl_load_linear(&out->k, scope, n->k, square, spec->attention_bias, err));
     VL_TRY(vl_load_linear(&out->v, scope, n->v, square, spec->attention_bias, err));
-    VL_TRY(vl_load_linear(&out->o, scope, n->o, square, spec->attention_bias, err));
+    VL_TRY(vl_load_linear(&out->o, scope, n->o, square, spec->o_bias, err));
+    if (spec->qk_norm == VL_QK_WIDTH) {
+        VL_TRY(vl_load_norm(&out->q_norm, scope, n->q_norm, c, VL_FORM_RMS, QK_EPS, err));
+        VL_TRY(vl_load_norm(&out->k_norm, scope, n->k_norm, c, VL_FORM_RMS, QK_EPS, err));
+    }
+    if (spec->scales) {
+        VL_TRY(vl_load_vector(&out->scale1, scope, n->scale1, c, err));
+        VL_TRY(vl_load_vector(&out->scale2, scope, n->scale2, c, err));
+    }
     VL_TRY(vl_load_linear(&out->fc1, scope, n->fc1, vl_shape2(f, c), spec->mlp_bias, err));
     return vl_load_linear(&out->fc2, scope, n->fc2, vl_shape2(c, f), spec->mlp_bias, err);
 }
@@ -29,10 +39,13 @@ static vl_status load_embeddings(vl_tower *out, const vl_scope *top, vl_error *e
     int64_t c = spec->hidden_size, p = spec->patch_size;
     VL_TRY(vl_load_linear(&out->patch, top, n->patch, vl_shape4(c, spec->n_channels, p, p), spec->patch_bias, err));
     if (spec->class_row) {
-        VL_TRY(vl_load_vector(&out->class_row, top, n->class_row, c, err));
+        VL_TRY(spec->tables_of_three ? vl_load_table(&out->class_row, top, n->class_row, vl_shape3(1, 1, c), err)
+                                     : vl_load_vector(&out->class_row, top, n->class_row, c, err));
         out->class_row = vl_tensor_2d(out->class_row.data, VL_F32, 1, c);
     }
-    VL_TRY(vl_load_table(&out->position, top, n->position, vl_shape2(vl_tower_rows(spec), c), err));
+    int64_t rows = vl_tower_rows(spec);
+    VL_TRY(vl_load_table(&out->position, top, n->position,
+                         spec->tables_of_three ? vl_shape3(1, rows, c) : vl_shape2(rows, c), err));
     if (spec->pre_norm)
         VL_TRY(vl_load_norm(&out->pre_norm, top, n->pre_norm, c, spec->norm_form, spec->norm_eps, err));
     if (spec->post_norm)
@@ -65,6 +78,10 @@ void vl_tower_free(vl_tower *tower, vl_device *device)
         vl_linear *const linears[] = {&layer->q, &layer->k, &layer->v, &layer->o, &layer->fc1, &layer->fc2};
         vl_norm_free(device, &layer->norm1);
         vl_norm_free(device, &layer->norm2);
+        vl_norm_free(device, &layer->q_norm);
+        vl_norm_free(device, &layer->k_norm);
+        vl_device_free(device, layer->scale1.data);
+        vl_device_free(device, layer->scale2.data);
         for (size_t k = 0; k < sizeof linears / sizeof *linears; k++)
             vl_linear_free(device, linears[k]);
     }
@@ -105,10 +122,10 @@ static vl_status allocate(run *t, vl_error *err)
     return vl_buffers_alloc(&t->memory, t->device, requests, (int)(sizeof requests / sizeof *requests), err);
 }
 
-/* out = out + y */
-static vl_status add_to(const run *t, vl_tensor out, vl_tensor y, vl_error *err)
+/* out = out + scale * y, the scale column by column or (NULL) 1 */
+static vl_status add_to(const run *t, vl_tensor out, vl_tensor y, vl_tensor scale, vl_error *err)
 {
-    return vl_op_add(t->device, &(vl_add_args){.out = out, .x = out, .y = y, .scale = 1}, err);
+    return vl_op_add(t->device, &(vl_add_args){.out = out, .x = out, .y = y, .scale = 1, .column_scale = scale}, err);
 }
 
 /* The class row and the patches of tile `tile`, positions added, into its rows of x. */
@@ -132,7 +149,7 @@ static vl_status embed(const run *t, int tile, const float *pixels, vl_error *er
     if (spec->class_row)
         VL_TRY(vl_op_cast(t->device, &(vl_cast_args){vl_tensor_rows(rows, 0, 1), t->tower->class_row}, err));
     VL_TRY(vl_linear_apply(t->device, &t->tower->patch, vl_tensor_rows(rows, skip, spec->n_patches), patches, err));
-    return add_to(t, rows, t->tower->position, err);
+    return add_to(t, rows, t->tower->position, (vl_tensor){0}, err);
 }
 
 /* a [R, C] = attention of b; every row of a tile sees every other, no tile sees another. */
@@ -158,20 +175,25 @@ static vl_status run_layer(const run *t, const vl_tower_layer *layer, vl_error *
     const vl_tower_spec *spec = t->tower->spec;
     int64_t rows = t->n_tiles * t->n_rows, c = spec->hidden_size;
     vl_tensor a = vl_tensor_2d(t->a, VL_F32, rows, c), b = vl_tensor_2d(t->b, VL_F32, rows, c);
+    vl_tensor k = vl_tensor_2d(t->k, VL_F32, rows, c);
     vl_tensor mlp = vl_tensor_2d(t->mlp, VL_F32, rows, spec->intermediate_size);
     VL_TRY(vl_norm_apply(t->device, &layer->norm1, a, t->x, err));
     VL_TRY(vl_linear_apply(t->device, &layer->q, b, a, err));
-    VL_TRY(vl_linear_apply(t->device, &layer->k, vl_tensor_2d(t->k, VL_F32, rows, c), a, err));
+    VL_TRY(vl_linear_apply(t->device, &layer->k, k, a, err));
     VL_TRY(vl_linear_apply(t->device, &layer->v, vl_tensor_2d(t->v, VL_F32, rows, c), a, err));
+    if (layer->q_norm.weight.data) {
+        VL_TRY(vl_norm_apply(t->device, &layer->q_norm, b, b, err));
+        VL_TRY(vl_norm_apply(t->device, &layer->k_norm, k, k, err));
+    }
     VL_TRY(attend(t, err));
     VL_TRY(vl_linear_apply(t->device, &layer->o, b, a, err));
-    VL_TRY(add_to(t, t->x, b, err));
+    VL_TRY(add_to(t, t->x, b, layer->scale1, err));
     VL_TRY(vl_norm_apply(t->device, &layer->norm2, a, t->x, err));
     VL_TRY(vl_linear_apply(t->device, &layer->fc1, mlp, a, err));
     vl_activation_args act = {.out = mlp, .x = mlp, .kind = spec->hidden_act};
     VL_TRY(vl_op_activation(t->device, &act, err));
     VL_TRY(vl_linear_apply(t->device, &layer->fc2, b, mlp, err));
-    return add_to(t, t->x, b, err);
+    return add_to(t, t->x, b, layer->scale2, err);
 }
 
 static vl_status run_all(const run *t, const vl_tower_args *args, vl_error *err)

@@ -11,9 +11,11 @@
 
 typedef struct vl_tower_layer {
     vl_norm norm1, norm2;
-    vl_linear q, k, v, o; /* [C, C] */
-    vl_linear fc1;        /* [F, C] */
-    vl_linear fc2;        /* [C, F] */
+    vl_linear q, k, v, o;     /* [C, C] */
+    vl_norm q_norm, k_norm;   /* [C] or none */
+    vl_tensor scale1, scale2; /* [C], or NULL: what the branches are multiplied by */
+    vl_linear fc1;            /* [F, C] */
+    vl_linear fc2;            /* [C, F] */
 } vl_tower_layer;
 
 typedef struct vl_tower {
@@ -24,11 +26,6 @@ typedef struct vl_tower {
     vl_norm pre_norm, post_norm;
     vl_tower_layer *layers; /* [spec->state] */
 } vl_tower;
-
-static inline int64_t vl_tower_rows(const vl_tower_spec *spec) /* N */
-{
-    return spec->n_patches + (spec->class_row ? 1 : 0);
-}
 
 /* Loads what the state that is read needs. Freed with vl_tower_free, also after a failure. */
 vl_status vl_tower_load(vl_tower *out, vl_loader *loader, vl_error *err);

@@ -153,7 +153,7 @@ vl_status vl_load_table(vl_tensor *out, const vl_scope *scope, const char *name,
 {
     const vl_weight_view *view;
     VL_TRY(vl_find_weight(&view, scope, name, shape, err));
-    *out = vl_tensor_2d(NULL, VL_F32, shape.size[0], shape.size[1]);
+    *out = vl_tensor_2d(NULL, VL_F32, shape.size[shape.ndim - 2], shape.size[shape.ndim - 1]);
     return upload(out, scope->loader->device, view->data, view->dtype, 0, err);
 }
 
@@ -280,7 +280,7 @@ vl_status vl_load_picked(vl_linear *out, const vl_scope *scope, const char *name
     char full[64];
     const vl_weight_view *view;
     int64_t n_out = shape.size[0], n_in = shape.size[1];
-    snprintf(full, sizeof full, "%s.weight", name);
+    snprintf(full, sizeof full, picked->bare ? "%s" : "%s.weight", name);
     VL_TRY(vl_find_weight(&view, scope, full,
                           picked->transposed ? vl_shape2(n_in, picked->total) : vl_shape2(picked->total, n_in), err));
     size_t size = vl_dtype_size(view->dtype);

@@ -21,16 +21,20 @@ typedef struct vl_loader {
 
 typedef struct vl_shape {
     int ndim;
-    int64_t size[VL_MAX_DIMS];
+    int64_t size[VL_WEIGHT_MAX_DIMS];
 } vl_shape;
 
 static inline vl_shape vl_shape1(int64_t a)
 {
-    return (vl_shape){1, {a, 0, 0, 0}};
+    return (vl_shape){1, {a}};
 }
 static inline vl_shape vl_shape2(int64_t a, int64_t b)
 {
-    return (vl_shape){2, {a, b, 0, 0}};
+    return (vl_shape){2, {a, b}};
+}
+static inline vl_shape vl_shape3(int64_t a, int64_t b, int64_t c)
+{
+    return (vl_shape){3, {a, b, c}};
 }
 static inline vl_shape vl_shape4(int64_t a, int64_t b, int64_t c, int64_t d)
 {
@@ -76,6 +80,7 @@ vl_status vl_load_linear(vl_linear *out, const vl_scope *scope, const char *name
 typedef struct vl_picked_rows {
     int64_t total, first, run, stride;
     bool transposed; /* stored as [n_in, total] */
+    bool bare;       /* the tensor's name has no ".weight" behind it */
 } vl_picked_rows;
 vl_status vl_load_picked(vl_linear *out, const vl_scope *scope, const char *name, vl_shape shape, bool bias,
                          const vl_picked_rows *picked, vl_error *err);
@@ -88,7 +93,8 @@ vl_status vl_linear_apply(vl_device *device, const vl_linear *linear, vl_tensor 
 
 /* <prefix><name> as a matrix that borrows the file. */
 vl_status vl_load_matrix(vl_matrix **out, const vl_scope *scope, const char *name, vl_shape shape, vl_error *err);
-/* <prefix><name> widened: [n], or [rows, columns]. Freed with vl_device_free(device, out->data). */
+/* <prefix><name> widened: [n], or [rows, columns] (the last two of more dimensions, the others 1). Freed with
+ * vl_device_free(device, out->data). */
 vl_status vl_load_vector(vl_tensor *out, const vl_scope *scope, const char *name, int64_t n, vl_error *err);
 vl_status vl_load_table(vl_tensor *out, const vl_scope *scope, const char *name, vl_shape shape, vl_error *err);
 /* *out = tanh of the one number <prefix><name>. */

@@ -10,75 +10,13 @@ static const char IMAGE_TOKEN[] = "<image>";
 
 /* ---- config ------------------------------------------------------------------------------------------------ */
 
-static const vl_tower_names clip_names = {.patch = "embeddings.patch_embedding",
-                                          .class_row = "embeddings.class_embedding",
-                                          .position = "embeddings.position_embedding.weight",
-                                          .pre_norm = "pre_layrnorm", /* so spelled in every checkpoint */
-                                          .post_norm = "post_layernorm",
-                                          .layer = "encoder.layers.%d.",
-                                          .norm1 = "layer_norm1",
-                                          .norm2 = "layer_norm2",
-                                          .q = "self_attn.q_proj",
-                                          .k = "self_attn.k_proj",
-                                          .v = "self_attn.v_proj",
-                                          .o = "self_attn.out_proj",
-                                          .fc1 = "mlp.fc1",
-                                          .fc2 = "mlp.fc2"};
-
-/* CLIPVisionConfig's defaults, or LlavaConfig's own tower (ViT-L/14-336) where vision_config is omitted. */
-static vl_tower_spec default_tower(bool omitted)
-{
-    vl_tower_spec tower = {.hidden_size = omitted ? 1024 : 768,
-                           .intermediate_size = omitted ? 4096 : 3072,
-                           .n_layers = omitted ? 24 : 12,
-                           .n_heads = omitted ? 16 : 12,
-                           .image_size = omitted ? 336 : 224,
-                           .patch_size = omitted ? 14 : 32,
-                           .n_channels = 3,
-                           .class_row = true,
-                           .attention_bias = true,
-                           .mlp_bias = true,
-                           .pre_norm = true,
-                           .norm_form = VL_FORM_LAYER,
-                           .norm_eps = 1e-5,
-                           .hidden_act = VL_ACT_QUICK_GELU,
-                           .names = clip_names};
-    return tower;
-}
-
-/* hidden_states[vision_feature_layer] by python's rules; a tower of n layers has n + 1 of them. */
-static vl_status read_feature_layer(vl_tower_spec *tower, const vl_hf_reader *in)
-{
-    int n_states = tower->n_layers + 1, layer = -2;
-    if (json_is_array(json_object_get(in->object, "vision_feature_layer")))
-        return vl_fail(in->err, VL_EUNSUPPORTED, "%s: \"vision_feature_layer\" is a list; supported: one integer",
-                       in->where);
-    VL_TRY(vl_hf_key_int(&layer, in, "vision_feature_layer", -n_states, n_states - 1));
-    tower->state = layer + (layer < 0 ? n_states : 0);
-    if (tower->state < 0 || tower->state >= n_states) /* the default, in a tower without layers enough */
-        return vl_fail(in->err, VL_EFORMAT, "%s: \"vision_feature_layer\" is %d, the tower has %d states", in->where,
-                       layer, n_states);
-    return VL_OK;
-}
-
-static vl_status read_strategy(bool *keep_class_row, const vl_hf_reader *in)
-{
-    const char *name = *keep_class_row ? "full" : "default";
-    VL_TRY(vl_hf_key_string(&name, in, "vision_feature_select_strategy"));
-    if (strcmp(name, "default") != 0 && strcmp(name, "full") != 0)
-        return vl_fail(in->err, VL_EUNSUPPORTED,
-                       "%s: \"vision_feature_select_strategy\" is \"%s\"; supported: default, full", in->where, name);
-    *keep_class_row = strcmp(name, "full") == 0;
-    return VL_OK;
-}
-
 /* LlavaProcessor's own copy of two facts. A contradiction would put the wrong number of image tokens in a prompt. */
 static vl_status check_processor(const vl_vision_spec *vision, const vl_hf_reader *in)
 {
     bool ours = vision->connector.keep_class_row, theirs = ours;
     int patch = vision->tower.patch_size;
     VL_TRY(vl_hf_key_int(&patch, in, "patch_size", 1, 1024));
-    VL_TRY(read_strategy(&theirs, in));
+    VL_TRY(vl_spec_feature_strategy(&theirs, in));
     if (patch != vision->tower.patch_size)
         return vl_fail(in->err, VL_EMISMATCH, "%s: \"patch_size\" is %d, config.json says %d", in->where, patch,
                        vision->tower.patch_size);
@@ -121,12 +59,12 @@ static vl_status read_vision(vl_model_spec *out, const vl_hf_reader *in)
     vl_hf_section section;
     VL_TRY(vl_spec_section(&section, NULL, in, "vision_config", types));
     vision->path = VL_VISION_IN_STREAM;
-    vision->tower = default_tower(!section.reader.object);
+    vision->tower = vl_clip_tower(!section.reader.object);
     VL_TRY(vl_spec_tower(&vision->tower, &section.reader));
-    VL_TRY(read_feature_layer(&vision->tower, in));
+    VL_TRY(vl_spec_feature_layer(&vision->tower, in, -2));
     vision->connector = (vl_connector_spec){
         .kind = VL_CONNECTOR_MLP, .act = VL_ACT_GELU, .bias = true, .names = {"linear_1", "linear_2"}};
-    VL_TRY(read_strategy(&vision->connector.keep_class_row, in));
+    VL_TRY(vl_spec_feature_strategy(&vision->connector.keep_class_row, in));
     VL_TRY(vl_spec_activation(&vision->connector.act, in, "projector_hidden_act"));
     VL_TRY(vl_hf_key_bool(&vision->connector.bias, in, "multimodal_projector_bias")); /* a key since 4.49 */
     vision->image_token = 32000;
@@ -163,7 +101,8 @@ static vl_status measure(struct vl_sequence_image *out, const vl_model_spec *spe
     vl_box box;
     VL_TRY(vl_image_set_grids(out, 1, err));
     VL_TRY(vl_preprocess_clip_box(&box, &spec->preprocess, width, height, err));
-    out->grids[0] = (vl_image_grid){vision->rows, vision->columns, box.x0, box.y0, box.x1, box.y1};
+    out->grids[0] = (vl_image_grid){
+        .rows = vision->rows, .columns = vision->columns, .x0 = box.x0, .y0 = box.y0, .x1 = box.x1, .y1 = box.y1};
     out->n_tiles = 1;
     out->n_rows = vision->tower.n_patches + (vision->connector.keep_class_row ? 1 : 0);
     return VL_OK;

@@ -46,7 +46,8 @@ static vl_status measure(struct vl_sequence_image *out, const vl_model_spec *spe
     VL_TRY(vl_image_set_grids(out, out->n_tiles, err));
     for (int i = 0; i < out->n_tiles; i++) {
         vl_box box = vl_mllama_box(&plan, i, width, height);
-        out->grids[i] = (vl_image_grid){vision->rows, vision->columns, box.x0, box.y0, box.x1, box.y1};
+        out->grids[i] = (vl_image_grid){
+            .rows = vision->rows, .columns = vision->columns, .x0 = box.x0, .y0 = box.y0, .x1 = box.x1, .y1 = box.y1};
     }
     return VL_OK;
 }
