@@ -40,6 +40,9 @@ def build():
         for key in goldens.CASES:
             if key[0] == name:
                 goldens.write(model, processor, key, IMAGES, golden_folder / f"{'__'.join(key)}.safetensors")
+        asked = FOLDER / family / "chat.jsonl"
+        lines = [json.dumps(line) for line in goldens.chat(processor, name, IMAGES)]
+        asked.write_text((asked.read_text() if asked.exists() else "") + "\n".join(lines) + "\n")
         print(name, flush=True)
     for path in FOLDER.rglob("*"):
         path.is_symlink() or path.chmod(0o755 if path.is_dir() else 0o644)

@@ -11,6 +11,9 @@
 #include "trainer/base/file.h"
 #include "trainer/base/json.h"
 #include "trainer/base/mem.h"
+#include "trainer/base/sha256.h"
+#include "trainer/model/families/gemma3/gemma3.h"
+#include "trainer/model/families/idefics3/idefics3.h"
 #include "trainer/model/family.h"
 
 #define FIXTURES VLENS_SOURCE_DIR "/tests/golden/fixtures"
@@ -107,6 +110,35 @@ static void add_families(found *f, const char *shared)
     }
 }
 
+/* The goldens of the vision families: root/FAMILY/goldens/DIRECTORY__CASE.safetensors, of root/FAMILY/DIRECTORY. */
+static void add_vision(found *f, const char *root, const char *images)
+{
+    static const char *const families[] = {"qwen2_vl", "qwen2_5_vl", "gemma3", "smolvlm", "llava_next", "qwen3_vl"};
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        char folder[GOLDEN_PATH], file[GOLDEN_PATH];
+        struct dirent **entries;
+        put(folder, "%s/%s/goldens", root, families[i]);
+        int n = scandir(folder, &entries, NULL, alphasort);
+        for (int k = 0; k < n; k++) {
+            const size_t before = f->n;
+            put(file, "%s/goldens/%s", families[i], entries[k]->d_name);
+            if (strstr(file, "__") && strstr(file, ".safetensors"))
+                add(f, root, file, families[i], NULL);
+            if (f->n > before) {
+                golden_case *c = &f->cases[before];
+                char name[GOLDEN_PATH];
+                put(name, "%s", c->name);
+                put(c->name, "%s/%s", families[i], name);
+                put(c->images, "%s", images);
+                c->vision = true;
+            }
+            free(entries[k]);
+        }
+        if (n >= 0)
+            free(entries);
+    }
+}
+
 size_t golden_find(golden_case **out)
 {
     found f = {0};
@@ -114,9 +146,14 @@ size_t golden_find(golden_case **out)
     char model[GOLDEN_PATH];
     add_folder(&f, FIXTURES, "models", is_golden);
     add_folder(&f, FAMILIES, "models", is_golden);
+    add_vision(&f, VLENS_SOURCE_DIR "/tests/golden/vision", FIXTURES "/images");
     if (shared) {
         add_folder(&f, shared, "tiny", is_tiny_golden);
         add_families(&f, shared);
+        char families[GOLDEN_PATH], images[GOLDEN_PATH];
+        put(families, "%s/families", shared);
+        put(images, "%s/images", shared);
+        add_vision(&f, families, images);
         add(&f, shared, "real/llava-easyvqa-f32__q0.safetensors", "trained", NULL);
         add(&f, shared, "real/mllama-easyvqa-f32__q0.safetensors", "trained", NULL);
         put(model, "%s/real/stories260k", shared);
@@ -148,6 +185,21 @@ golden_case golden_fixture(const char *name)
     return c;
 }
 
+golden_case golden_vision_fixture(const char *family, const char *name)
+{
+    found f = {0};
+    char root[GOLDEN_PATH], file[GOLDEN_PATH];
+    put(root, VLENS_SOURCE_DIR "/tests/golden/vision");
+    put(file, "%s/goldens/%s.safetensors", family, name);
+    add(&f, root, file, family, NULL);
+    assert_int_equal(f.n, 1);
+    golden_case c = f.cases[0];
+    put(c.images, FIXTURES "/images");
+    c.vision = true;
+    free(f.cases);
+    return c;
+}
+
 /* ---- opening ----------------------------------------------------------------------------------------------- */
 
 static const char *metadata(const golden *g, const char *key, const char *fallback)
@@ -174,6 +226,29 @@ static void find_pictures(golden *g, char paths[GOLDEN_IMAGES][GOLDEN_PATH])
             put(paths[i], "%s/images/square.png", FIXTURES);
     }
     json_decref(names);
+}
+
+/* What the golden's processor was told beside its files. */
+static void change_processor(vl_model *model, const char *text)
+{
+    vl_error err = VL_ERROR_INIT;
+    json_t *changes, *value;
+    const char *key;
+    OK(vl_json_parse(&changes, text, strlen(text), "processor_kwargs", &err));
+    json_object_foreach(changes, key, value)
+    {
+        vl_idefics3_own *idefics3 = model->spec.own;
+        vl_gemma3_own *gemma3 = model->spec.own;
+        if (!strcmp(key, "do_image_splitting"))
+            idefics3->splitting = json_is_true(value);
+        else if (!strcmp(key, "do_pan_and_scan"))
+            gemma3->crops = json_is_true(value);
+        else if (!strcmp(key, "pan_and_scan_min_crop_size"))
+            gemma3->pan_and_scan.min_crop_size = (int)json_integer_value(value);
+        else
+            fail_msg("processor_kwargs: %s", key);
+    }
+    json_decref(changes);
 }
 
 /* Leaves so little memory that some of the weights must stay in their file. */
@@ -213,7 +288,12 @@ golden golden_open(const golden_case *source)
                         .raw = true,
                         .ignore_exif = strcasecmp(exif, "true") != 0};
     assert_non_null(prompt.text);
+    change_processor(g.model, metadata(&g, "processor_kwargs", "{}"));
+    if (source->change_model)
+        source->change_model(g.model);
     OK(vl_model_encode(&g.sequence, g.model, &prompt, &err));
+    if (source->change_sequence)
+        source->change_sequence(g.sequence);
     for (int i = 0; i < g.n_images; i++)
         if (!g.decoded[i])
             golden_inject_pixels(&g, i);
@@ -259,6 +339,39 @@ int32_t *golden_read_ids(const golden *g, const char *name, int64_t *n)
         out[i] = (int32_t)value;
     }
     return out;
+}
+
+bool golden_pixels_equal(const golden *g, int i)
+{
+    vl_error err = VL_ERROR_INIT;
+    const struct vl_sequence_image *image = &g->sequence->images[i];
+    const size_t bytes = (size_t)image->n_pixels * sizeof(float);
+    const char *hashes = vl_safetensors_metadata(g->file, "pixels");
+    if (hashes) {
+        char hex[VL_SHA256_HEX];
+        uint8_t digest[VL_SHA256_BYTES];
+        vl_sha256 hash;
+        json_t *list;
+        OK(vl_json_parse(&list, hashes, strlen(hashes), "pixels", &err));
+        assert_int_equal(json_array_size(list), g->n_images);
+        vl_sha256_init(&hash);
+        vl_sha256_update(&hash, image->pixels, bytes);
+        vl_sha256_final(&hash, digest);
+        vl_sha256_hex(digest, hex);
+        const bool same = !strcmp(hex, json_string_value(json_array_get(list, (size_t)i)));
+        json_decref(list);
+        return same;
+    }
+    /* tiles of all pictures, one behind another; or (five dimensions) each picture's, filled up with zeros */
+    const vl_weight_view *view = vl_safetensors_find(g->file, "pixel_values");
+    assert_non_null(view);
+    size_t at = 0;
+    if (view->ndim == 5 && view->shape[0] == g->n_images)
+        at = (size_t)i * (view->bytes / (size_t)g->n_images);
+    else
+        for (int k = 0; k < i; k++)
+            at += (size_t)g->sequence->images[k].n_pixels * sizeof(float);
+    return at + bytes <= view->bytes && !memcmp(view->data + at, image->pixels, bytes);
 }
 
 void golden_inject_pixels(golden *g, int i)

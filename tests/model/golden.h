@@ -25,8 +25,12 @@ typedef struct golden_case {
     char golden[GOLDEN_PATH]; /* the file */
     char model[GOLDEN_PATH];  /* the directory of its model */
     char images[GOLDEN_PATH]; /* the directory of its pictures */
-    const char *device;       /* NULL: the processor */
-    bool streamed;            /* most weights do not fit on a device that has its own memory */
+    /* Applied to the model before the prompt is encoded, and to the sequence before the forward: a deliberate wrong. */
+    void (*change_model)(vl_model *model);
+    void (*change_sequence)(vl_sequence *sequence);
+    bool vision;        /* of the vision families: pixels as hashes, stages of the tower in some only */
+    const char *device; /* NULL: the processor */
+    bool streamed;      /* most weights do not fit on a device that has its own memory */
 } golden_case;
 
 /* All goldens that are there, in a fixed order; *out is freed with free(). Prints one line for each environment
@@ -34,6 +38,8 @@ typedef struct golden_case {
 size_t golden_find(golden_case **out);
 /* One of the fixtures, by the name of its file. */
 golden_case golden_fixture(const char *name);
+/* One of tests/golden/vision, by family and name of its file. */
+golden_case golden_vision_fixture(const char *family, const char *name);
 
 /* A golden with its model and its prompt as a sequence. Fails the running test on any error. */
 typedef struct golden {
@@ -57,6 +63,8 @@ typedef struct golden_rows {
 golden_rows golden_read(const golden *g, const char *name);
 /* An i64 vector of the golden as int32; *n = -1 and NULL where there is none. */
 int32_t *golden_read_ids(const golden *g, const char *name, int64_t *n);
+/* Whether the pixel values of picture i are those of the golden, bit for bit: of a golden of the vision families. */
+bool golden_pixels_equal(const golden *g, int i);
 /* Puts the golden's pixel values of picture i into the sequence. */
 void golden_inject_pixels(golden *g, int i);
 

@@ -50,11 +50,6 @@ static vl_status read(vl_model_spec *out, const vl_hf_config *config, vl_error *
     VL_TRY(vl_spec_refuse_quantized(&in));
     VL_TRY(vl_spec_dtype(out, &in));
     VL_TRY(out->family->describe ? out->family->describe(out, config, err) : out->family->text(&out->decoder, &in));
-    if (out->decoder.logit_softcap != 0)
-        return vl_fail(err, VL_EUNSUPPORTED,
-                       "%s: \"final_logit_softcapping\" is %g; supported: none, for a head is a norm "
-                       "and a product here",
-                       in.where, out->decoder.logit_softcap);
     /* generate() stops at the ids of this file */
     return vl_hf_key_has(&generation, "eos_token_id") ? vl_spec_eos(&out->decoder, &generation) : VL_OK;
 }

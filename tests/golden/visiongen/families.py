@@ -143,6 +143,39 @@ MODELS = {
 }
 
 
+# ---------------------------------------------------------------- chat templates, as short as they give the families' text
+
+EACH = "{% for m in messages %}"
+PARTS = "{% for p in m['content'] %}"
+CHAT = {
+    "smolvlm": "<|im_start|>" + EACH + "{{ m['role'] | capitalize }}:{% if m['content'][0]['type'] == 'text' %} {% endif %}"
+    + PARTS + "{{ p['text'] if p['type'] == 'text' else '<image>' }}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}",
+    "llava": EACH + "{{ m['role'] | upper }}: " + PARTS + "{{ p['text'] + ' ' if p['type'] == 'text' else '<image>\n' }}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}",
+    "onevision": EACH + "<|im_start|>{{ m['role'] }} " + PARTS + "{{ '\n' + p['text'] if p['type'] == 'text' else "
+    "'<image>\n' }}{% endfor %}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    "qwen": EACH + "{% if loop.first and m['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant."
+    "<|im_end|>\n{% endif %}<|im_start|>{{ m['role'] }}\n" + PARTS + "{{ p['text'] if p['type'] == 'text' else "
+    "'<|vision_start|><|image_pad|><|vision_end|>' }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    "gemma": "{{ bos_token }}" + EACH + "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
+    + PARTS + "{{ p['text'] | trim if p['type'] == 'text' else '<start_of_image>' }}{% endfor %}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
+    "internvl": EACH + "<|im_start|>{{ m['role'] }}\n" + PARTS + "{{ p['text'] if p['type'] == 'text' else "
+    "'<IMG_CONTEXT>\n' }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+}
+
+
+def write_template(flavour, folder, published):
+    text = CHAT[flavour]
+    if published:
+        write_json(folder / "chat_template.json", {"chat_template": text})
+    else:
+        (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
+
+
 # ---------------------------------------------------------------- weights
 
 def scale_of(name, shape, gemma):
@@ -214,6 +247,7 @@ def make(name, folder):
     published = name.endswith("bf16")
     dtype = torch.bfloat16 if published else torch.float32
     tokenizer = words.write(flavour, folder, published)
+    write_template(flavour, folder, published)
     config, image, processor, kind = describe(name, tokenizer.token_to_id)
     text = config["text_config"]
     text["vocab_size"] = tokenizer.get_vocab_size() + 3  # padded, as real ones are

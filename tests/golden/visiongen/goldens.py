@@ -148,3 +148,21 @@ def write(model, processor, key, image_folder, path):
     save_tensors(tensors, path, {"model_dir": key[0], "prompt": prompt, "images": json.dumps(names), "exif": "false",
                                  "processor_kwargs": json.dumps(settings),
                                  "pixels": json.dumps(pixel_hashes(processor, inputs, len(names)))})
+
+
+QUESTION = "What is the colour of the circle?"
+
+
+def chat(processor, name, image_folder):
+    """What the directory's template and processor make of a question about two pictures, and of one about none."""
+    found = []
+    for names in ([], ["scene.png"], ["scene.png", "small.png"]):
+        pictures = [Image.open(image_folder / n).convert("RGB") for n in names]
+        content = [{"type": "image"} for _ in names] + [{"type": "text", "text": QUESTION}]
+        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        # the template has written the token that the tokenizer would put in front
+        special = {} if not text.startswith("<bos>") else {"add_special_tokens": False}
+        given = {"images": [pictures]} if pictures else {}
+        ids = processor(text=[text], return_tensors="pt", **given, **special)["input_ids"][0].tolist()
+        found.append({"dir": name, "question": QUESTION, "images": names, "ids": ids})
+    return found

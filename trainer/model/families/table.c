@@ -17,7 +17,14 @@
     ROW(gpt_neox)     \
     ROW(olmo2)        \
     ROW(phi3)         \
-    ROW(opt)
+    ROW(opt)          \
+    ROW(qwen2_vl)     \
+    ROW(qwen2_5_vl)   \
+    ROW(gemma3)       \
+    ROW(smolvlm)      \
+    ROW(idefics3)     \
+    ROW(llava_next)   \
+    ROW(qwen3_vl)
 /* clang-format on */
 
 #define DECLARE(name) extern const vl_family vl_family_##name;
