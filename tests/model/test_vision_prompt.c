@@ -12,7 +12,8 @@
 #define ROOT   VLENS_SOURCE_DIR "/tests/golden/vision"
 #define IMAGES VLENS_SOURCE_DIR "/tests/golden/fixtures/images"
 
-static const char *const families[] = {"qwen2_vl", "qwen2_5_vl", "gemma3", "smolvlm", "llava_next", "qwen3_vl"};
+static const char *const families[] = {"qwen2_vl",   "qwen2_5_vl", "gemma3",  "smolvlm",
+                                       "llava_next", "qwen3_vl",   "internvl"};
 
 /* A model and a prompt of pictures of the fixtures. */
 typedef struct asked {
@@ -85,7 +86,7 @@ static void templates_equal_transformers(void **state)
         }
         fclose(file);
     }
-    assert_int_equal(n, 36); /* two directories of each family, three conversations */
+    assert_int_equal(n, 42); /* two directories of each family, three conversations */
 }
 
 /* One turn of pictures and a text: the question, or NULL. */
@@ -211,6 +212,10 @@ static void grids_say_what_each_row_shows(void **state)
     a = ask(ROOT "/gemma3/base-f32", IMAGES, "q", scene, 1);
     check_cells(a.sequence);
     assert_grid(grid_of(&a, 0), (const double[6]){2, 2, 0, 0, w, h});
+    forget(&a);
+    a = ask(ROOT "/internvl/v3-f32", IMAGES, "q", scene, 1);
+    check_cells(a.sequence);
+    assert_grid(grid_of(&a, a.sequence->images[0].n_grids - 1), (const double[6]){2, 2, 0, 0, w, h});
     forget(&a);
 }
 

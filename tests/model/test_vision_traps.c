@@ -197,6 +197,22 @@ static void positions_off_by_one(vl_model *model)
     free(values);
 }
 
+static void no_norms_of_q_and_k(vl_model *model)
+{
+    for (int i = 0; i < model->spec.vision.tower.state; i++) {
+        vl_norm_free(model->device, &model->vision->tower.layers[i].q_norm);
+        vl_norm_free(model->device, &model->vision->tower.layers[i].k_norm);
+        model->vision->tower.layers[i].q_norm = model->vision->tower.layers[i].k_norm = (vl_norm){0};
+    }
+}
+
+static void branches_are_not_scaled(vl_model *model)
+{
+    vl_tower_layer *layer = &model->vision->tower.layers[0];
+    vl_device_free(model->device, layer->scale1.data);
+    layer->scale1 = (vl_tensor){0};
+}
+
 /* ---- wrongs of connectors ---------------------------------------------------------------------------------- */
 
 /* Inside each block: columns first. */
@@ -321,6 +337,10 @@ static const trap traps[] = {
     MODEL(soft_norm_without_its_one, "gemma3", "base-f32__scene"),
     {"nothing", "llava_next", "vicuna-f32__tall", NULL, NULL},
     SEQUENCE(whole_picture_last, "llava_next", "vicuna-f32__tall"),
+    {"nothing", "internvl", "v3-f32__tiles", NULL, NULL},
+    SEQUENCE(thumbnail_first, "internvl", "v3-f32__tiles"),
+    MODEL(branches_are_not_scaled, "internvl", "v3-f32__tiles"),
+    MODEL(no_norms_of_q_and_k, "internvl", "qknorm-bf16__two"),
 };
 
 /* The largest relative error of a state; infinite where already the ids or (if they are compared) the pixels differ. */

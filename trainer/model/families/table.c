@@ -24,7 +24,8 @@
     ROW(smolvlm)      \
     ROW(idefics3)     \
     ROW(llava_next)   \
-    ROW(qwen3_vl)
+    ROW(qwen3_vl)     \
+    ROW(internvl)
 /* clang-format on */
 
 #define DECLARE(name) extern const vl_family vl_family_##name;
