@@ -113,8 +113,8 @@ static void add_families(found *f, const char *shared)
 /* The goldens of the vision families: root/FAMILY/goldens/DIRECTORY__CASE.safetensors, of root/FAMILY/DIRECTORY. */
 static void add_vision(found *f, const char *root, const char *images)
 {
-    static const char *const families[] = {"qwen2_vl",   "qwen2_5_vl", "gemma3",  "smolvlm",
-                                           "llava_next", "qwen3_vl",   "internvl"};
+    static const char *const families[] = {"qwen2_vl",   "qwen2_5_vl", "gemma3",   "smolvlm",
+                                           "llava_next", "qwen3_vl",   "internvl", "llava_onevision"};
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         char folder[GOLDEN_PATH], file[GOLDEN_PATH];
         struct dirent **entries;

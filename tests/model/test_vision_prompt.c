@@ -12,8 +12,8 @@
 #define ROOT   VLENS_SOURCE_DIR "/tests/golden/vision"
 #define IMAGES VLENS_SOURCE_DIR "/tests/golden/fixtures/images"
 
-static const char *const families[] = {"qwen2_vl",   "qwen2_5_vl", "gemma3",  "smolvlm",
-                                       "llava_next", "qwen3_vl",   "internvl"};
+static const char *const families[] = {"qwen2_vl",   "qwen2_5_vl", "gemma3",   "smolvlm",
+                                       "llava_next", "qwen3_vl",   "internvl", "llava_onevision"};
 
 /* A model and a prompt of pictures of the fixtures. */
 typedef struct asked {
@@ -86,7 +86,7 @@ static void templates_equal_transformers(void **state)
         }
         fclose(file);
     }
-    assert_int_equal(n, 42); /* two directories of each family, three conversations */
+    assert_int_equal(n, 48); /* two directories of each family, three conversations */
 }
 
 /* One turn of pictures and a text: the question, or NULL. */
@@ -132,7 +132,7 @@ static void those_of_other_models_too(void **state)
         }
         json_decref(talks);
     }
-    assert_true(n >= 20);
+    assert_true(n >= 30);
 }
 
 /* Every row of a picture is a cell of one of its grids, once and in order, or a newline. */
@@ -216,6 +216,14 @@ static void grids_say_what_each_row_shows(void **state)
     a = ask(ROOT "/internvl/v3-f32", IMAGES, "q", scene, 1);
     check_cells(a.sequence);
     assert_grid(grid_of(&a, a.sequence->images[0].n_grids - 1), (const double[6]){2, 2, 0, 0, w, h});
+    forget(&a);
+    /* two pictures: no tiles, each in the middle of a square */
+    const char *const two[] = {"scene.png", "tall.png"};
+    a = ask(ROOT "/llava_onevision/max2-bf16", IMAGES, "q", two, 2);
+    check_cells(a.sequence);
+    const double side = w > h ? w : h, top = floor((side - h) / 2), left = floor((side - w) / 2);
+    assert_grid(grid_of(&a, 0), (const double[6]){4, 4, -left, -top, side * 28 / 30 - left, side * 28 / 30 - top});
+    assert_int_equal(a.sequence->images[1].n_rows, 17);
     forget(&a);
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "kernels/ops.h"
+#include "trainer/model/anyres.h"
 #include "trainer/model/families/gemma3/gemma3.h"
 #include "trainer/model/families/idefics3/idefics3.h"
 #include "trainer/model/families/qwen_vl/qwen_vl.h"
@@ -36,6 +37,16 @@ static void lanczos_is_bicubic(vl_model *model)
 static void no_tiles(vl_model *model)
 {
     ((vl_idefics3_own *)model->spec.own)->splitting = false;
+}
+
+static void tiles_for_several_pictures(vl_model *model)
+{
+    ((vl_anyres *)model->spec.own)->one_tile_each = false;
+}
+
+static void map_is_not_pooled(vl_model *model)
+{
+    ((vl_anyres *)model->spec.own)->max_tiles = 9;
 }
 
 static void patch_rows_in_raster_order(vl_sequence *sequence)
@@ -341,6 +352,9 @@ static const trap traps[] = {
     SEQUENCE(thumbnail_first, "internvl", "v3-f32__tiles"),
     MODEL(branches_are_not_scaled, "internvl", "v3-f32__tiles"),
     MODEL(no_norms_of_q_and_k, "internvl", "qknorm-bf16__two"),
+    {"nothing", "llava_onevision", "max2-bf16__pooled", NULL, NULL},
+    MODEL(map_is_not_pooled, "llava_onevision", "max2-bf16__pooled"),
+    MODEL(tiles_for_several_pictures, "llava_onevision", "max2-bf16__two"),
 };
 
 /* The largest relative error of a state; infinite where already the ids or (if they are compared) the pixels differ. */

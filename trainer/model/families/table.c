@@ -25,7 +25,8 @@
     ROW(idefics3)     \
     ROW(llava_next)   \
     ROW(qwen3_vl)     \
-    ROW(internvl)
+    ROW(internvl)     \
+    ROW(llava_onevision)
 /* clang-format on */
 
 #define DECLARE(name) extern const vl_family vl_family_##name;
