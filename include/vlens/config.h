@@ -36,6 +36,12 @@ typedef enum vl_ablation { VL_ABLATION_MEAN = 0, VL_ABLATION_RESAMPLE } vl_ablat
 typedef enum vl_optimizer { VL_OPTIMIZER_ADAM = 0, VL_OPTIMIZER_SGD, VL_OPTIMIZER_MUON } vl_optimizer;
 typedef enum vl_schedule { VL_SCHEDULE_LINEAR = 0, VL_SCHEDULE_CONSTANT, VL_SCHEDULE_COSINE } vl_schedule;
 
+/* How often: by steps or by time. One of them is 0. */
+typedef struct vl_interval {
+    int64_t steps;
+    double seconds;
+} vl_interval;
+
 enum { VL_ALL = -1 }; /* "all": every position, every layer */
 
 typedef struct vl_config {
@@ -98,10 +104,10 @@ typedef struct vl_config {
         bool read_ahead;          /* read the next rows of the cache in a thread of its own */
         int64_t layers_in_flight; /* 0: all */
         int64_t seed;
-        double validation;        /* share of the training samples used to choose, never trained on */
-        bool early_stop;          /* keep, per layer, the parameters of the best validation */
-        int64_t validate_every;   /* steps; 0: a tenth of the run */
-        int64_t checkpoint_every; /* steps; 0: only at the end and when interrupted */
+        double validation;            /* share of the training samples used to choose, never trained on */
+        bool early_stop;              /* keep, per layer, the parameters of the best validation */
+        int64_t validate_every;       /* steps; 0: a tenth of the run */
+        vl_interval checkpoint_every; /* both 0: only when interrupted */
     } fit;
     struct {
         unsigned metrics;  /* bit (1 << VL_EVAL_*) of each column shown */

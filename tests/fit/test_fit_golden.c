@@ -120,12 +120,42 @@ static void fits_are_those_of_pytorch(void **state)
     folder_remove(folder);
 }
 
+/* A fit for kill_test.py: prints the step that it went on from. */
+static int fit_to(const char *cache_path, const char *output)
+{
+    static const char *const settings[] = {
+        "precision=exact",        "lens.skip_positions=1",      "fit.optimizer=adam",     "fit.steps=4000",
+        "fit.tokens_per_step=64", "fit.checkpoint_every=0.05s", "fit.validate_every=500", "fit.early_stop=false"};
+    vl_error err = VL_ERROR_INIT;
+    vl_cache *cache;
+    vl_device *device;
+    vl_config *config;
+    vl_fit_result result;
+    char text[600];
+    snprintf(text, sizeof text, "output=%s", output);
+    ok(vl_cache_open(&cache, cache_path, &err), &err);
+    ok(vl_device_open(&device, "cpu", 1, &err), &err);
+    ok(vl_config_new(&config, &err), &err);
+    ok(vl_config_set(config, text, &err), &err);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        ok(vl_config_set(config, settings[i], &err), &err);
+    vl_status status = vl_fit_run(&result, &(vl_fit_inputs){config, cache, device}, NULL, NULL, &err);
+    printf("%lld %s\n", (long long)result.resumed_from_step, err.message);
+    vl_fit_result_clear(&result);
+    vl_config_free(config);
+    vl_device_close(device);
+    vl_cache_close(cache);
+    return status != VL_OK;
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(fits_are_those_of_pytorch)};
     vl_error err = VL_ERROR_INIT;
     if (argc == 3 && strcmp(argv[1], "cache") == 0)
         return write_cache(argv[2], &err) != VL_OK;
+    if (argc == 4 && strcmp(argv[1], "fit") == 0)
+        return fit_to(argv[2], argv[3]);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return failed + tolerance_report();
 }

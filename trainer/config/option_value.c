@@ -60,6 +60,33 @@ static vl_status set_bytes(int64_t *out, const vl_option *option, const char *te
     return vl_fail(err, VL_EINVAL, "%s is \"%s\", expected a size such as 40GiB or 500MB", option->key, text);
 }
 
+static const struct {
+    const char *suffix;
+    double seconds;
+} time_units[] = {{"s", 1}, {"min", 60}, {"h", 3600}};
+enum { TIME_UNITS = sizeof time_units / sizeof time_units[0] };
+
+/* A number alone is one of steps. */
+static vl_status set_interval(vl_interval *out, const vl_option *option, const char *text, vl_error *err)
+{
+    char *end;
+    double value = strtod(text, &end);
+    bool good = end != text && value >= 0 && value <= option->max;
+    if (good && !*end && value == floor(value)) {
+        *out = (vl_interval){.steps = (int64_t)value};
+        return VL_OK;
+    }
+    while (*end == ' ')
+        end++;
+    for (int i = 0; good && i < TIME_UNITS; i++)
+        if (!strcmp(end, time_units[i].suffix)) {
+            *out = (vl_interval){.seconds = value * time_units[i].seconds};
+            return VL_OK;
+        }
+    return vl_fail(err, VL_EINVAL, "%s is \"%s\", expected a time such as 10min, 30s or 2h, or a number of steps",
+                   option->key, text);
+}
+
 /* Index of `text` (n bytes) in "a|b|c", or -1. */
 static int name_index(const char *names, const char *text, size_t n)
 {
@@ -160,6 +187,7 @@ vl_status vl_option_set(vl_config *config, const vl_option *option, const char *
         return VL_OK;
     }
     case VL_OPTION_SET: return set_set(at, option, text, err);
+    case VL_OPTION_INTERVAL: return set_interval(at, option, text, err);
     case VL_OPTION_LAYERS: return set_layers(at, option, text, err);
     }
     return vl_fail(err, VL_EINTERNAL, "%s has no type", option->key);
@@ -173,6 +201,19 @@ static void bytes_text(char *out, size_t size, int64_t bytes)
     for (; bytes && bytes % 1024 == 0 && unit < 4; unit++)
         bytes /= 1024;
     snprintf(out, size, "%lld%s", (long long)bytes, units[unit]);
+}
+
+/* In the largest unit that gives a whole number. */
+static void interval_text(char *out, size_t size, const vl_interval *interval)
+{
+    int unit = TIME_UNITS - 1;
+    if (!(interval->seconds > 0)) {
+        snprintf(out, size, "%lld", (long long)interval->steps);
+        return;
+    }
+    while (unit > 0 && fmod(interval->seconds, time_units[unit].seconds) != 0)
+        unit--;
+    snprintf(out, size, "%.15g%s", interval->seconds / time_units[unit].seconds, time_units[unit].suffix);
 }
 
 static char *set_to_text(unsigned mask, const char *names)
@@ -215,6 +256,7 @@ char *vl_option_text(const vl_config *config, const vl_option *option)
         name_at(option->names, *(const int *)at, &start, &length);
         return vl_strndup(start, (size_t)length);
     case VL_OPTION_SET: return set_to_text(*(const unsigned *)at, option->names);
+    case VL_OPTION_INTERVAL: interval_text(text, sizeof text, at); break;
     case VL_OPTION_LAYERS:
         if (numbers[1] == VL_ALL)
             return vl_strdup("all");

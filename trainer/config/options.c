@@ -135,8 +135,8 @@ const vl_option vl_options[] = {
      "keep, for each layer, the parameters that did best on the validation part"},
     {"fit.validate_every", VL_OPTION_INT, AT(fit.validate_every), FIT, "0", NULL, 0, BIG,
      "steps between validations; 0: ten a run, fewer in a short one"},
-    {"fit.checkpoint_every", VL_OPTION_INT, AT(fit.checkpoint_every), MACHINE, "0", NULL, 0, BIG,
-     "steps between checkpoints; 0: only when interrupted"},
+    {"fit.checkpoint_every", VL_OPTION_INTERVAL, AT(fit.checkpoint_every), MACHINE, "10min", NULL, 0, BIG,
+     "time between checkpoints (10min, 30s, 2h), or steps; 0: only when interrupted"},
 
     {"eval.metrics", VL_OPTION_SET, AT(eval.metrics), EVAL, "kl,ce,entropy,top1,top5",
      "kl|ce|entropy|top1|top5|rank|js|tv|bias|ece", 0, 0, "columns of the tables; bias and ece take extra time"},
@@ -251,6 +251,7 @@ static const char *type_text(const vl_option *option)
     case VL_OPTION_BOOL: return "true or false";
     case VL_OPTION_ENUM: return option->names;
     case VL_OPTION_SET: return option->names;
+    case VL_OPTION_INTERVAL: return "time (s, min, h) or steps";
     case VL_OPTION_LAYERS: return "all, N or N-M";
     }
     return "";

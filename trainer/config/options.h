@@ -8,15 +8,16 @@
 #include <vlens/config.h>
 
 typedef enum vl_option_type {
-    VL_OPTION_TEXT,   /* char *, owned */
-    VL_OPTION_INT,    /* int64_t */
-    VL_OPTION_COUNT,  /* int64_t, or "all" */
-    VL_OPTION_BYTES,  /* int64_t, with a suffix: KiB MiB GiB TiB kB MB GB TB */
-    VL_OPTION_DOUBLE, /* double */
-    VL_OPTION_BOOL,   /* bool */
-    VL_OPTION_ENUM,   /* int, one of `names` */
-    VL_OPTION_SET,    /* unsigned bit mask over `names`, written as a list */
-    VL_OPTION_LAYERS, /* two int64_t: all | N | N-M */
+    VL_OPTION_TEXT,     /* char *, owned */
+    VL_OPTION_INT,      /* int64_t */
+    VL_OPTION_COUNT,    /* int64_t, or "all" */
+    VL_OPTION_BYTES,    /* int64_t, with a suffix: KiB MiB GiB TiB kB MB GB TB */
+    VL_OPTION_DOUBLE,   /* double */
+    VL_OPTION_BOOL,     /* bool */
+    VL_OPTION_ENUM,     /* int, one of `names` */
+    VL_OPTION_SET,      /* unsigned bit mask over `names`, written as a list */
+    VL_OPTION_INTERVAL, /* vl_interval: N (steps) | Ns | Nmin | Nh */
+    VL_OPTION_LAYERS,   /* two int64_t: all | N | N-M */
 } vl_option_type;
 
 typedef struct vl_option {

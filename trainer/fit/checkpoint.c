@@ -154,6 +154,7 @@ vl_status vl_fit_checkpoint_save(vl_fit_session *s, vl_error *err)
                                          {"model_digest", vl_cache_get_info(s->cache)->model_digest},
                                          {"seconds", seconds}};
     VL_GOTO(vl_safetensors_write(s->checkpoint_path, l.entries, l.n, pairs, sizeof pairs / sizeof *pairs, err));
+    s->saved_at = vl_clock();
 done:
     for (size_t k = 0; l.copies && k < l.n; k++)
         vl_free(l.copies[k]);
@@ -162,4 +163,19 @@ done:
     vl_free(l.names);
     vl_free(l.entries);
     return status;
+}
+
+vl_status vl_fit_checkpoint_if_due(vl_fit_session *s, bool after_step, vl_error *err)
+{
+    const vl_interval *every = &s->config->fit.checkpoint_every;
+    bool by_steps = after_step && every->steps > 0 && s->step % every->steps == 0;
+    bool by_time = every->seconds > 0 && vl_clock() - s->saved_at >= every->seconds;
+    if (!vl_fit_is_root(s) || (!by_steps && !by_time))
+        return VL_OK;
+    vl_error why = VL_ERROR_INIT;
+    vl_status status = vl_fit_checkpoint_save(s, &why);
+    if (status == VL_OK)
+        return VL_OK;
+    return vl_fail(err, status, "%.400s; the checkpoint before it stays: make room and run the same command to go on",
+                   why.message);
 }

@@ -4,6 +4,7 @@
  * flight walk the same rows in the same order as the next ones will, so that how many they are decides memory and time
  * and not a single bit. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "trainer/base/file.h"
@@ -49,7 +50,7 @@ static vl_status validate(vl_fit_session *s, vl_error *err)
 /* The layers in flight, from the step of the last of them to the end. */
 static vl_status train_layers(vl_fit_session *s, vl_error *err)
 {
-    int64_t n, every = s->config->fit.checkpoint_every, steps = s->plan.steps;
+    int64_t n, steps = s->plan.steps;
     vl_fit_layer *layers = vl_fit_in_flight(s, &n);
     VL_TRY(vl_fit_layers_open(s, err));
     VL_TRY(vl_fit_start(s, err));
@@ -64,8 +65,8 @@ static vl_status train_layers(vl_fit_session *s, vl_error *err)
         VL_TRY(vl_fit_take_step(s, err));
         s->step++;
         s->log.progress.done++;
-        if (every > 0 && s->step % every == 0 && s->step < steps)
-            VL_TRY(save(s, err));
+        if (s->step < steps)
+            VL_TRY(vl_fit_checkpoint_if_due(s, true, err));
         /* The last report of all is made once, when the run is over. */
         if (s->step < steps || s->in_flight + s->at_once < s->share.n)
             VL_TRY(vl_log_poll(&s->log, err));
@@ -138,6 +139,9 @@ static vl_status train(vl_fit_session *s, bool fresh, vl_error *err)
         vl_status saved = save(s, &quiet);
         if (saved != VL_OK)
             return vl_fail(err, saved, "interrupted, and the checkpoint could not be saved: %s", quiet.message);
+        char why[sizeof quiet.message];
+        snprintf(why, sizeof why, "%s", err ? err->message : "");
+        return vl_fail(err, VL_ECANCELLED, "%.400s; run the same command to go on", why);
     }
     if (status != VL_OK)
         return status;

@@ -60,6 +60,7 @@ typedef struct vl_fit_session {
     int64_t in_flight; /* my layers [in_flight, in_flight + at_once) are; share.n: all are done */
     int64_t step;      /* of those; layers that are further on wait for it */
     int64_t resumed_from_step;
+    double saved_at;               /* clock at the last checkpoint, or at the start */
     double earlier_seconds, began; /* of the runs before a resume; clock at the start of this one */
 } vl_fit_session;
 
@@ -155,6 +156,9 @@ bool vl_fit_checkpoint_is_ours(const char *path);
 
 /* checkpoint.c: everything that a run needs to go on with the same bits. */
 vl_status vl_fit_checkpoint_save(vl_fit_session *session, vl_error *err);
+/* The same where fit.checkpoint_every has passed since the last one. `after_step`: steps count, too. Only the root
+ * saves. On VL_EIO (a full disk) the checkpoint before stays. */
+vl_status vl_fit_checkpoint_if_due(vl_fit_session *session, bool after_step, vl_error *err);
 
 /* resume.c: every process leaves a checkpoint of its own layers, and any number of them goes on from all that lie in
  * the output folder: of each layer, the one where it is furthest. VL_EMISMATCH names the setting that has changed. */

@@ -94,7 +94,7 @@ static vl_status make_paths(vl_fit_session *s, vl_error *err)
 vl_status vl_fit_open(vl_fit_session *s, const vl_fit_options *options, vl_error *err)
 {
     const vl_cache_info *info = vl_cache_get_info(s->cache);
-    s->began = vl_clock();
+    s->began = s->saved_at = vl_clock();
     s->d_model = info->d_model;
     s->n_layers = info->n_states - 1;
     VL_TRY(check_config(s->config, s->n_layers, err));

@@ -165,6 +165,7 @@ vl_status vl_fit_start(vl_fit_session *s, vl_error *err)
         layers[i].progress.phase = VL_FIT_RUNNING;
         VL_TRY(vl_fit_follow(s, &layers[i], true, err));
         layers[i].progress.seconds += vl_clock() - began;
+        VL_TRY(vl_fit_checkpoint_if_due(s, false, err));
     }
     vl_status status = needed ? vl_log_poll(&s->log, err) : VL_OK;
     s->log.progress = outer;
