@@ -46,6 +46,7 @@ typedef struct vl_eval_result vl_eval_result;
 typedef struct vl_eval_options {
     bool allow_other_model;
     const vl_team *team; /* NULL: one process. Members measure states of their own; each gets the whole result */
+    bool allow_seen;     /* held-out rows that the lens was fitted on are evaluated, and counted in the result */
 } vl_eval_options;
 
 typedef struct vl_eval_inputs { /* all borrowed */

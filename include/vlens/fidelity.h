@@ -80,6 +80,7 @@ typedef struct vl_fidelity_info {
     const char *ablation;      /* "mean", "resample" */
     const char *lens, *control, *model; /* paths; "" without a control */
     bool other_model;
+    vl_lens_seen seen;       /* of what is held out */
     int64_t n_pictures;      /* of the token ablation; 0 without fidelity.objects */
     vl_estimate probability; /* of the model's answer there, with the whole picture */
 } vl_fidelity_info;
@@ -91,6 +92,7 @@ typedef struct vl_fidelity_inputs { /* all borrowed */
     vl_lens *lens, *control; /* control may be NULL */
     vl_device *device;
     bool allow_other_model;
+    bool allow_seen; /* held-out samples that the lens was fitted on */
 } vl_fidelity_inputs;
 
 /* The caller frees *out. Errors: VL_EMISMATCH (fingerprints), VL_EINVAL (no held-out sample with two text rows). */

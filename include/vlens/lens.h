@@ -47,6 +47,15 @@ VL_API vl_status vl_lens_check(const vl_lens *lens, const vl_head_info *head, bo
  * and *warned is set. VL_OK where either side does not know. `warned` may be NULL. */
 VL_API vl_status vl_lens_check_model(const vl_lens *lens, const char *digest, const char *manifest,
                                      bool allow_other_model, bool *warned, vl_error *err);
+/* How much of what a cache holds out a lens was fitted on. */
+typedef struct vl_lens_seen {
+    bool known;       /* the lens remembers; imports do not */
+    bool pictures;    /* counted in pictures; else in samples */
+    int64_t seen, of; /* held-out ones in its training split, of all that are held out */
+} vl_lens_seen;
+/* Counts them, after vl_cache_split. VL_EMISMATCH names both numbers where any was seen, unless allow_seen. */
+VL_API vl_status vl_lens_check_seen(vl_lens_seen *out, const vl_lens *lens, const vl_cache *cache, bool allow_seen,
+                                    vl_error *err);
 /* Whether a lens was fitted as a configuration says: every key that affects a fit, but those that also affect `own`
  * (vl_affects bits). VL_EMISMATCH names the first that differs. A lens that was imported does not say: VL_OK. */
 VL_API vl_status vl_lens_check_config(const vl_lens *lens, const vl_config *config, unsigned own, vl_error *err);

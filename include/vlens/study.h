@@ -16,6 +16,7 @@ typedef struct vl_study_inputs { /* all borrowed */
     vl_lens *lens;
     vl_device *device;
     bool allow_other_model;
+    bool allow_seen; /* as in vl_eval_options */
 } vl_study_inputs;
 
 typedef struct vl_study_summary {

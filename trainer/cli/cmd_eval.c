@@ -111,6 +111,8 @@ int cmd_eval(const cli_command *self, int argc, char **argv)
         {"report", 0, CLI_TEXT, &to.page, "FILE", "also write a page: charts, the fit, what was run"},
         {"allow-other-model", 0, CLI_FLAG, &eval.allow_other_model, NULL,
          "a lens of another model is only a warning, recorded in the result"},
+        {"allow-seen", 0, CLI_FLAG, &eval.allow_seen, NULL,
+         "held-out rows that the lens was fitted on are evaluated, and the result says so"},
         CLI_COMMON_OPTIONS(common),
         CLI_OPTIONS_END,
     };

@@ -41,12 +41,14 @@ int cmd_fidelity(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
     const char *path = NULL, *lens = NULL, *out = NULL;
-    bool other = false;
+    bool other = false, seen = false;
     const cli_option options[] = {
         {"lens", 'l', CLI_TEXT, &lens, "DIR", "the lens (default: the configuration's output)"},
         {"out", 'o', CLI_TEXT, &out, "FILE", "also write the result there, as JSON"},
         {"allow-other-model", 0, CLI_FLAG, &other, NULL,
          "a lens of another model is only a warning, recorded in the result"},
+        {"allow-seen", 0, CLI_FLAG, &seen, NULL,
+         "held-out rows that the lens was fitted on are evaluated, and the result says so"},
         CLI_COMMON_OPTIONS(common),
         CLI_OPTIONS_END,
     };
@@ -58,9 +60,9 @@ int cmd_fidelity(const cli_command *self, int argc, char **argv)
     char *text = NULL;
     vl_status status = prepare(&o, path, lens, &common, &err);
     if (status == VL_OK)
-        status = vl_fidelity_run(&o.result,
-                                 &(vl_fidelity_inputs){o.config, o.model, o.cache, o.lens, o.control, o.device, other},
-                                 cli_observer(&common), &err);
+        status = vl_fidelity_run(
+            &o.result, &(vl_fidelity_inputs){o.config, o.model, o.cache, o.lens, o.control, o.device, other, seen},
+            cli_observer(&common), &err);
     if (status == VL_OK && out)
         status = vl_fidelity_write(o.result, out, &err);
     if (status == VL_OK)

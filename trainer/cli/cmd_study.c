@@ -41,10 +41,12 @@ int cmd_study(const cli_command *self, int argc, char **argv)
 {
     cli_common common = CLI_COMMON_INIT;
     const char *path = NULL, *lens = NULL;
-    bool other = false;
+    bool other = false, seen = false;
     const cli_option options[] = {
         {"lens", 'l', CLI_TEXT, &lens, "DIR", "a lens that is there already (default: fit the configuration's)"},
         {"allow-other-model", 0, CLI_FLAG, &other, NULL, "a lens of another model is only a warning"},
+        {"allow-seen", 0, CLI_FLAG, &seen, NULL,
+         "held-out rows that the lens was fitted on are evaluated, and the result says so"},
         CLI_COMMON_OPTIONS(common),
         CLI_OPTIONS_END,
     };
@@ -56,7 +58,7 @@ int cmd_study(const cli_command *self, int argc, char **argv)
     vl_study_summary summary = {0};
     vl_status status = prepare(&o, path, lens, &common, &err);
     if (status == VL_OK)
-        status = vl_study_run(&summary, &(vl_study_inputs){o.config, o.model, o.cache, o.lens, o.device, other},
+        status = vl_study_run(&summary, &(vl_study_inputs){o.config, o.model, o.cache, o.lens, o.device, other, seen},
                               cli_observer(&common), &err);
     if (status != VL_OK)
         code = cli_fail(status, &err);

@@ -261,6 +261,8 @@ vl_status vl_eval_run(vl_eval_result **out, const vl_eval_inputs *inputs, const 
     describe(r, inputs);
     VL_GOTO(prepare(&e, options && options->allow_other_model, err));
     VL_GOTO(vl_cache_split(inputs->cache, inputs->config, err));
+    if (r->heldout)
+        VL_GOTO(vl_lens_check_seen(&r->seen, inputs->lens, inputs->cache, options && options->allow_seen, err));
     VL_GOTO(vl_eval_rows_select(&rows, inputs->config, inputs->cache, err));
     r->wrong_rows = rows.n_partners;
     VL_GOTO(vl_eval_identify(

@@ -107,6 +107,9 @@ vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
     *out = NULL;
     if (r->other_model)
         vl_str_puts(&text, "Warning: the lens was fitted for another model.\n");
+    if (r->heldout && r->seen.seen > 0)
+        vl_str_printf(&text, "Warning: %lld of %lld held-out %s were in this lens' training split (--allow-seen).\n",
+                      (long long)r->seen.seen, (long long)r->seen.of, r->seen.pictures ? "pictures" : "samples");
     if (!r->heldout)
         vl_str_puts(&text, "Rows that the lens was fitted on (eval.split: train): no measure of how good it is.\n");
     for (int g = 0; g < r->n_groups; g++) {
@@ -127,6 +130,8 @@ vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
         "\nState %lld is the model itself. The columns on the right are the tuned lens'; intervals are over %s.\n",
         (long long)r->n_layers, r->has_pictures ? "pictures" : "samples");
     vl_str_puts(&text, "Prediction depth: mean first state from which on the lens' first token stays the model's.\n");
+    if (r->heldout && !r->seen.known)
+        vl_str_puts(&text, "What the lens was fitted on is unknown: whether these rows were among it, too.\n");
     if (r->has_baseline)
         vl_str_printf(&text, "baseline: %s\n", r->baseline_path);
     if (r->wrong_rows)
@@ -203,6 +208,16 @@ static json_t *transfer_json(const vl_eval_result *r, const vl_transfer *t)
     return object;
 }
 
+/* What is held out and was in the lens' training split; null where the lens does not know. */
+static json_t *seen_json(const vl_eval_result *r)
+{
+    const vl_lens_seen *seen = &r->seen;
+    if (!seen->known)
+        return json_null();
+    return json_pack("{s:s, s:I, s:I}", "unit", seen->pictures ? "pictures" : "samples", "seen", (json_int_t)seen->seen,
+                     "of", (json_int_t)seen->of);
+}
+
 vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
 {
     json_t *root =
@@ -214,6 +229,7 @@ vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
                   "baseline", r->baseline_path);
     json_t *groups = json_array();
     json_object_set_new(root, "digest", json_string(r->digest));
+    json_object_set_new(root, "seen", seen_json(r));
     json_object_set_new(root, "model_digest", r->model_digest[0] ? json_string(r->model_digest) : json_null());
     json_object_set_new(root, "lens_model_digest",
                         r->lens_model_digest[0] ? json_string(r->lens_model_digest) : json_null());

@@ -13,9 +13,10 @@ struct vl_eval_result {
     vl_pooled pooled;
     int64_t wrong_rows; /* in all */
     bool has_baseline, has_pictures;
-    bool heldout;     /* eval.split */
-    bool other_model; /* the lens was made for another head: recorded in every output */
-    unsigned metrics; /* columns shown */
+    bool heldout;      /* eval.split */
+    bool other_model;  /* the lens was made for another head: recorded in every output */
+    vl_lens_seen seen; /* of what is held out */
+    unsigned metrics;  /* columns shown */
     vl_bootstrap bootstrap;
     int n_groups;
     int group[VL_GROUP_COUNT];                /* the groups that have rows */

@@ -309,6 +309,7 @@ static vl_status start(fidelity_run *run, vl_error *err)
     vl_rng_seed(&run->rng, (uint64_t)in->config->eval.seed);
     VL_TRY(choose_states(f, in->config->fidelity.layers, model->n_layers, err));
     VL_TRY(vl_cache_split(in->cache, in->config, err));
+    VL_TRY(vl_lens_check_seen(&f->info.seen, in->lens, in->cache, in->allow_seen, err));
     VL_TRY(vl_fidelity_data_new(&run->data, in, f->state, f->info.n_layers, err));
     const vl_head_info *head = vl_head_get_info(run->data.head);
     bool warned = false;

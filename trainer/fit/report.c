@@ -177,7 +177,7 @@ static vl_status write_metrics(const vl_fit_session *s, vl_error *err)
 vl_status vl_fit_write_lens(vl_fit_session *s, vl_error *err)
 {
     vl_status status = VL_OK;
-    char *yaml = NULL;
+    char *yaml = NULL, *samples = NULL, *pictures = NULL;
     size_t n = (size_t)s->n_layers;
     const float **weight = vl_calloc(n, sizeof *weight), **bias = vl_calloc(n, sizeof *bias);
     if (!weight || !bias)
@@ -187,6 +187,7 @@ vl_status vl_fit_write_lens(vl_fit_session *s, vl_error *err)
         bias[s->layers[k].index] = s->layers[k].kept_bias;
     }
     VL_GOTO(vl_config_write(&yaml, s->config, err));
+    VL_GOTO(vl_lens_remember(&samples, &pictures, s->cache, err));
     vl_lens_content content = {.d_model = s->d_model,
                                .n_layers = s->n_layers,
                                .weight = weight,
@@ -198,6 +199,8 @@ vl_status vl_fit_write_lens(vl_fit_session *s, vl_error *err)
                                .model_digest = vl_cache_get_info(s->cache)->model_digest,
                                .rules = vl_cache_get_info(s->cache)->rules,
                                .manifest = vl_cache_get_info(s->cache)->model_manifest,
+                               .fitted_samples = samples,
+                               .fitted_pictures = pictures,
                                .config = yaml,
                                .settings = s->settings,
                                .tokens_seen = s->plan.steps * s->plan.tokens_per_step};
@@ -205,6 +208,8 @@ vl_status vl_fit_write_lens(vl_fit_session *s, vl_error *err)
     VL_GOTO(vl_lens_write(s->lens_path, &content, err));
 done:
     vl_free(yaml);
+    vl_free(samples);
+    vl_free(pictures);
     vl_free(weight);
     vl_free(bias);
     return status;

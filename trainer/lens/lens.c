@@ -232,6 +232,8 @@ void vl_lens_describe(vl_lens_content *out, const vl_lens *lens)
                              .model_digest = info->model_digest,
                              .rules = info->rules,
                              .manifest = info->model_manifest,
+                             .fitted_samples = vl_safetensors_metadata(lens->file, "fitted_samples"),
+                             .fitted_pictures = vl_safetensors_metadata(lens->file, "fitted_pictures"),
                              .config = info->config,
                              .settings = vl_lens_settings(lens),
                              .tokens_seen = info->tokens_seen,

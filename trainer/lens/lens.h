@@ -27,7 +27,8 @@ typedef struct vl_lens_content {
     const char *fingerprint, *model_id;
     const char *config;   /* YAML of the run, or NULL */
     const char *settings; /* what decides the result, line by line (config/settings.h), or NULL */
-    const char *model_digest, *rules, *manifest; /* of the cache that it was fitted on (model/digest.h), or NULL */
+    const char *model_digest, *rules, *manifest;  /* of the cache that it was fitted on (model/digest.h), or NULL */
+    const char *fitted_samples, *fitted_pictures; /* what it was fitted on (seen.c), or NULL: unknown */
     int64_t tokens_seen;
     const double *heldout_kl; /* [n_layers], NaN where unknown; or NULL */
 } vl_lens_content;
@@ -39,6 +40,8 @@ bool vl_metrics_is_ours(const char *path);
 vl_status vl_lens_claim(const char *folder, vl_error *err);
 /* <path>/lens.safetensors where `path` is a folder, otherwise `path` itself. NULL when out of memory. */
 char *vl_lens_file_path(const char *path);
+/* The training split of a cache (after vl_cache_split), as a lens remembers it. Freed with vl_free. */
+vl_status vl_lens_remember(char **samples, char **pictures, const vl_cache *cache, vl_error *err);
 /* Writes the file at `path` whole or not at all. */
 vl_status vl_lens_write(const char *path, const vl_lens_content *content, vl_error *err);
 /* What an open lens holds, ready to be written again. Borrowed from the lens. */

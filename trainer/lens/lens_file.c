@@ -187,6 +187,11 @@ vl_status vl_lens_write(const char *path, const vl_lens_content *content, vl_err
     add_pair(&p, "model_manifest", content->manifest);
     add_pair(&p, "d_model", d_model);
     add_pair(&p, "n_layers", n_layers);
+    if (content->fitted_samples) { /* no picture is something that is known too */
+        p.list[p.n++] = (vl_safetensors_pair){"fitted_samples", content->fitted_samples};
+        p.list[p.n++] =
+            (vl_safetensors_pair){"fitted_pictures", content->fitted_pictures ? content->fitted_pictures : ""};
+    }
     add_pair(&p, "config", content->config);
     add_pair(&p, "settings", content->settings);
     add_pair(&p, "tokens_seen", tokens);

@@ -68,7 +68,7 @@ static vl_status evaluate(study *s, vl_error *err)
 {
     const vl_study_inputs *in = s->in;
     vl_eval_result *result = NULL;
-    vl_eval_options options = {.allow_other_model = in->allow_other_model};
+    vl_eval_options options = {.allow_other_model = in->allow_other_model, .allow_seen = in->allow_seen};
     char path[4096];
     vl_status status = VL_OK;
     vl_eval_inputs inputs = {in->config, in->cache, in->lens, in->device};
