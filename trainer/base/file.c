@@ -228,6 +228,17 @@ vl_status vl_publish_file(const char *temporary, const char *path, vl_error *err
     return status == VL_OK ? sync_parent(path, err) : status;
 }
 
+bool vl_is_lfs_pointer(const void *data, size_t size)
+{
+    static const char mark[] = "version https://git-lfs.github.com/spec/";
+    return size >= sizeof mark - 1 && memcmp(data, mark, sizeof mark - 1) == 0;
+}
+
+vl_status vl_fail_lfs(vl_error *err, const char *path)
+{
+    return vl_fail(err, VL_EFORMAT, "%s: a pointer of git-lfs, not the file itself: \"git lfs pull\" fetches it", path);
+}
+
 vl_status vl_move_aside(char **out, const char *path, vl_error *err)
 {
     size_t size = strlen(path) + 32;

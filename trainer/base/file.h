@@ -47,6 +47,10 @@ vl_status vl_atomic_write(const char *path, const void *data, size_t size, vl_er
 /* fsyncs an already closed file, renames it to `path`, fsyncs the folder (for files that a library writes). */
 vl_status vl_publish_file(const char *temporary, const char *path, vl_error *err);
 
+/* Whether a file is a pointer of git-lfs: what a clone without git-lfs holds in the place of a large file. */
+bool vl_is_lfs_pointer(const void *data, size_t size);
+/* VL_EFORMAT that says so, and what to do. */
+vl_status vl_fail_lfs(vl_error *err, const char *path);
 /* Gives a file that vlens did not write another name, "<path>.replaced-1" or the next that is free. Where `out` is not
  * NULL it is that name, freed with vl_free. */
 vl_status vl_move_aside(char **out, const char *path, vl_error *err);

@@ -21,7 +21,8 @@ vl_status vl_json_read(json_t **out, const char *path, size_t limit, vl_error *e
     size_t size;
     *out = NULL;
     VL_TRY(vl_file_read(&text, &size, path, limit, err));
-    vl_status status = vl_json_parse(out, text, size, path, err);
+    vl_status status =
+        vl_is_lfs_pointer(text, size) ? vl_fail_lfs(err, path) : vl_json_parse(out, text, size, path, err);
     vl_free(text);
     return status;
 }

@@ -29,6 +29,19 @@ static vl_status check_array(vl_dtype *dtype, vl_cache *cache, const char *name,
     return VL_OK;
 }
 
+/* What some models do behind the projection. It is not done here yet, and dropping it would make another teacher. */
+static vl_status refuse_transforms(const vl_cache *cache, vl_error *err)
+{
+    static const char *const names[] = {"softcap", "logit_scale", "logit_bias"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (vl_h5_has_attribute(cache->index, "/head", names[i]))
+            return vl_h5_refuse(err, VL_EUNSUPPORTED, cache->index,
+                                "attribute \"%s\" of /head: what changes the logits behind the projection is not "
+                                "supported in a cache, and without it the model's distribution is another one",
+                                names[i]);
+    return VL_OK;
+}
+
 static vl_status read_norm(vl_cache *cache, vl_error *err)
 {
     char *norm;
@@ -42,6 +55,7 @@ static vl_status read_norm(vl_cache *cache, vl_error *err)
                                                    norm);
     vl_free(norm);
     VL_TRY(status);
+    VL_TRY(refuse_transforms(cache, err));
     head->norm = layer ? VL_NORM_LAYER : VL_NORM_RMS;
     VL_TRY(vl_h5_get_double(&head->eps, cache->index, "/head", "eps", err));
     if (!isfinite(head->eps) || head->eps < 0)

@@ -34,7 +34,7 @@ vl_status cli_config(vl_config **out, const char *path, const cli_common *common
         snprintf(text, sizeof text, "device=%s", common->device);
         status = vl_config_set(config, text, err);
     }
-    if (status == VL_OK && common->threads >= 0) {
+    if (status == VL_OK && common->threads != -1) {
         snprintf(text, sizeof text, "threads=%lld", (long long)common->threads);
         status = vl_config_set(config, text, err);
     }

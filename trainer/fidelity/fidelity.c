@@ -240,11 +240,20 @@ static vl_status keep(fidelity_run *run, int index, vl_fidelity_lens lens, vl_er
 
 /* ---- all of it --------------------------------------------------------------------------------------------- */
 
+/* Every column of every state draws from a stream of its own: another column, or another state, changes no number here.
+ * Column 0 is the rows that stand in for others. */
+static void start_stream(fidelity_run *run, int index, int column)
+{
+    uint64_t seed = (uint64_t)run->in->config->eval.seed, state = (uint64_t)run->out->state[index];
+    vl_rng_seed(&run->rng, seed * 0x9e3779b97f4a7c15u + state * 0x100000001b3u + (uint64_t)column);
+}
+
 static vl_status run_lens(fidelity_run *run, int index, vl_fidelity_lens lens, vl_causal_block *block, vl_error *err)
 {
     vl_device_lens *source = lens == VL_FIDELITY_CONTROL ? run->control : run->lens;
     int64_t d = run->data.d, state = run->out->state[index];
     vl_adapter adapter = {.weight = {.data = NULL}};
+    start_stream(run, index, 1 + (int)lens);
     if (lens != VL_FIDELITY_LOGIT)
         VL_TRY(vl_device_lens_adapter(&adapter, source, state, err));
     VL_TRY(vl_causal_block_lens(block, &adapter, err));
@@ -262,6 +271,7 @@ static vl_status run_state(fidelity_run *run, int index, vl_error *err)
     vl_causal_block block = {.device = NULL};
     bool resample = run->in->config->fidelity.ablation == VL_ABLATION_RESAMPLE;
     vl_status status = VL_OK;
+    start_stream(run, index, 0);
     vl_fidelity_target(&run->data, index, resample, &run->rng);
     vl_fidelity_gather(run->h, &run->data, vl_fidelity_rows(&run->data, index));
     vl_fidelity_gather(run->target, &run->data, run->data.target);

@@ -258,6 +258,8 @@ static vl_status read_header(vl_safetensors *file, size_t *data_start, vl_error 
     if (file->map.size < PREFIX_BYTES)
         return vl_fail(err, VL_EFORMAT, "%s: %zu bytes, a safetensors file starts with 8 bytes of header length",
                        file->path, file->map.size);
+    if (vl_is_lfs_pointer(file->map.data, file->map.size))
+        return vl_fail_lfs(err, file->path);
     memcpy(&length, file->map.data, PREFIX_BYTES);
     if (length > MAX_HEADER_BYTES)
         return vl_fail(err, VL_EFORMAT, "%s: a header of %llu bytes, at most %d are allowed", file->path,

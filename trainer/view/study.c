@@ -94,8 +94,8 @@ static vl_status measure_fidelity(study *s, vl_error *err)
         return VL_OK;
     if (in->config->fidelity.control)
         VL_GOTO(vl_lens_open(&control, in->config->fidelity.control, err));
-    vl_fidelity_inputs inputs = {in->config,           in->model, in->cache, in->lens, control, in->device,
-                                 in->allow_other_model};
+    vl_fidelity_inputs inputs = {
+        in->config, in->model, in->cache, in->lens, control, in->device, in->allow_other_model, in->allow_seen};
     VL_GOTO(vl_fidelity_run(&result, &inputs, s->observer, err));
     VL_GOTO(vl_fidelity_write(result, file_of(path, s, "fidelity.json"), err));
     VL_GOTO(vl_study_index_fidelity(&s->index, result, err));
