@@ -30,7 +30,9 @@ AFTER = {"--model": str(demo / "model"), "--image": str(demo / "images/000.png")
 BY_COMMAND = {"info": {"PATH": "lens"}, "figure": {"figure.svg": "figure.svg"}, "import": {"PATH": "out.npz", "LENS": "imported"}}
 SHORT = {"bench": ["--size", "64x256", "--rows", "8", "--rounds", "1"]}
 # the rows of the table of families: fixtures that stand for them
-FAMILIES = {"LLaMA": "llama-base-f32", "LLaVA": "llava-base-f32", "Llama 3.2 Vision": "mllama-base-bf16"}
+TEXT = ["qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "olmo2", "phi3", "opt"]
+FAMILIES = {"LLaMA": ["llama-base-f32"], "Qwen2": [f"../../families/models/{name}" for name in TEXT],
+            "LLaVA": ["llava-base-f32"], "Llama 3.2 Vision": ["mllama-base-bf16"]}
 
 
 def run(*args):
@@ -105,7 +107,7 @@ def formats():
 def families():
     rows = [first for first, _ in table("images, or `data.text`")]
     for row in rows:
-        found = [fixture for name, fixture in FAMILIES.items() if row.startswith(name)]
+        found = [fixture for name, all_of in FAMILIES.items() if row.startswith(name) for fixture in all_of]
         if not found:
             failures.append(f"no model stands for the family \"{row}\"")
         for fixture in found:
