@@ -21,7 +21,7 @@ import traces
 
 READ = 12.0  # GB/s of the thread that reads the cache, for the predictions
 DRY = {"VL_CUDA_ON_CPU_DRY": "1", "VL_CUDA_ON_CPU_MEMORY": "143000", "VL_CUDA_ON_CPU_CAPABILITY": "90",
-       "VLENS_GUARD_SECONDS": "300"}
+       "VLENS_GUARD_SECONDS": "300", "VLENS_GUARD_MIB": "4096"}
 # ---------------------------------------------------------------- what the shapes ask for
 
 def fit_step(v, dtype, streamed=False, layers=8, rows=8192, tile=1024, d=4096):
@@ -52,7 +52,7 @@ def llava_batch(dtype, blocks, pictures=4):
     """24 blocks of CLIP of which the last is not needed, the projector, the decoder's blocks."""
     products = pictures + 23 * 6 + 2 + blocks * 7
     return {"products " + dtype: products, "dh copies": blocks + 2, "kernels.pack_rows": (blocks + 1) * pictures,
-            "kernels.attend": (23 + blocks) * pictures, "allocations": 3, "frees": 3,
+            "kernels.attend": (23 + blocks) * pictures, "allocations": 4, "frees": 4,
             "kernels.convert": 0 if dtype == "f16" else products}
 
 
