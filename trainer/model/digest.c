@@ -225,6 +225,8 @@ static vl_status make_manifest(vl_model *model, vl_model_digest_job *job, vl_err
     vl_str text = VL_STR_INIT;
     char shape[96];
     vl_str_printf(&text, "rules=%s\n", rules);
+    if (model->spec.family->rules)
+        vl_str_printf(&text, "rules.family=%s\n", model->spec.family->rules);
     add_files(&text, model->path);
     for (size_t i = 0; i < job->directory->n_tensors; i++) {
         const vl_weight_view *view = job->directory->tensors[i].view;

@@ -36,6 +36,8 @@ typedef struct vl_family {
     const char *architecture;  /* the first of "architectures" where that is written */
     /* How the names of each part start, newest layout or oldest first as you like; NULL at the end. "" is a prefix. */
     const char *prefixes[VL_PARTS][VL_MAX_LAYOUTS + 1];
+    const char
+        *rules; /* conventions that no file states and versions of transformers differ in; part of what a state is */
     const char *const *ignored; /* endings of tensors that are buffers, not weights; NULL at the end, or NULL */
 
     /* A text family: fills *out (zero) from the keys of config.json, or of the text_config of another family, and

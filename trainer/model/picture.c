@@ -2,9 +2,6 @@
 
 #include <string.h>
 
-#include "trainer/base/mem.h"
-#include "trainer/model/chat_prompt.h"
-
 /* ---- prompts ----------------------------------------------------------------------------------------------- */
 
 void vl_str_repeat(vl_str *out, const char *text, int64_t n)
@@ -13,9 +10,10 @@ void vl_str_repeat(vl_str *out, const char *text, int64_t n)
         vl_str_puts(out, text);
 }
 
-static vl_status expand(vl_str *out, const char *text, const vl_model *model, const vl_prompt *prompt,
-                        const struct vl_sequence_image *images, const vl_placeholder *how, vl_error *err)
+vl_status vl_wrap_pictures(vl_str *out, const vl_model *model, const vl_prompt *prompt,
+                           const struct vl_sequence_image *images, const vl_placeholder *how, vl_error *err)
 {
+    const char *text = prompt->text;
     VL_TRY(vl_check_image_count(vl_count_token(text, how->text), prompt->n_images, err));
     for (int i = 0; i < prompt->n_images; i++) {
         const char *at = strstr(text, how->text);
@@ -25,52 +23,6 @@ static vl_status expand(vl_str *out, const char *text, const vl_model *model, co
     }
     vl_str_puts(out, text);
     return VL_OK;
-}
-
-/* A tokenizer that begins every text with a token of its own does so behind a template, too: there must be one only. */
-static vl_status skip_bos(const char **text, const vl_model *model, vl_error *err)
-{
-    vl_token_ids ids = {0};
-    VL_TRY(vl_tokenizer_encode(&ids, model->tokenizer, "", 0, true, err));
-    const char *bos = ids.n > 0 ? vl_tokenizer_piece(model->tokenizer, ids.ids[0]) : NULL;
-    if (bos && strncmp(*text, bos, strlen(bos)) == 0)
-        *text += strlen(bos);
-    vl_release(ids.ids);
-    return VL_OK;
-}
-
-static void put_plainly(vl_str *out, const vl_prompt *prompt, const vl_placeholder *how)
-{
-    vl_str_puts(out, how->before);
-    for (int i = 0; i < prompt->n_images; i++) {
-        vl_str_printf(out, "%s%s%s", how->before_each ? how->before_each : "", how->text,
-                      how->behind_each ? how->behind_each : "");
-    }
-    vl_str_puts(out, prompt->text);
-    vl_str_puts(out, how->after);
-}
-
-vl_status vl_wrap_pictures(vl_str *out, const vl_model *model, const vl_prompt *prompt,
-                           const struct vl_sequence_image *images, const vl_placeholder *how, vl_error *err)
-{
-    vl_str wrapped = VL_STR_INIT;
-    vl_status status = VL_OK;
-    bool found;
-    if (prompt->raw || vl_count_token(prompt->text, how->text) > 0)
-        return expand(out, prompt->text, model, prompt, images, how, err);
-    VL_GOTO(vl_chat_prompt(&wrapped, &found, model->path, prompt->text, prompt->n_images, err));
-    if (!found)
-        put_plainly(&wrapped, prompt, how);
-    if (wrapped.failed) {
-        status = vl_fail_nomem(err, "prompt");
-        goto done;
-    }
-    const char *text = wrapped.data ? wrapped.data : "";
-    VL_GOTO(skip_bos(&text, model, err));
-    VL_GOTO(expand(out, text, model, prompt, images, how, err));
-done:
-    vl_str_clear(&wrapped);
-    return status;
 }
 
 /* ---- pictures ---------------------------------------------------------------------------------------------- */

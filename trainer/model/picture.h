@@ -10,14 +10,11 @@
 typedef struct vl_placeholder {
     const char *text;
     void (*expand)(vl_str *out, const vl_model_spec *spec, const struct vl_sequence_image *image);
-    /* The template of the family, for a directory that has none: what comes first, around each picture, and last. */
-    const char *before, *before_each, *behind_each, *after;
 } vl_placeholder;
 
-/* vl_family.wrap. A text that is raw or says itself where its pictures go is taken as it is; else it goes into the
- * directory's chat template, or into the family's. Then each placeholder is replaced, so that the whole is tokenised at
- * once: newlines at the seams may be one token with their neighbours. Errors: VL_EINVAL (another number of placeholders
- * than of pictures), those of the template. */
+/* vl_family.wrap: replaces each placeholder, so that the whole is tokenised at once: newlines at the seams may be one
+ * token with their neighbours. The template is applied already. Errors: VL_EINVAL (another number of placeholders than
+ * of pictures). */
 vl_status vl_wrap_pictures(vl_str *out, const vl_model *model, const vl_prompt *prompt,
                            const struct vl_sequence_image *images, const vl_placeholder *how, vl_error *err);
 

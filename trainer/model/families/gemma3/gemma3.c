@@ -71,6 +71,7 @@ static vl_status place(vl_sequence *sequence, const vl_model_spec *spec, vl_erro
 const vl_family vl_family_gemma3 = {
     .model_type = "gemma3",
     .architecture = "Gemma3ForConditionalGeneration",
+    .rules = "1 transformers-5.24 pixels=torchvision pictures=see-themselves",
     .prefixes = {[VL_PART_TEXT] = {"language_model.model.", "model.language_model."},
                  [VL_PART_HEAD] = {"language_model.lm_head.", "lm_head."},
                  [VL_PART_VISION] = {"vision_tower.vision_model.", "model.vision_tower.vision_model.", "vision_tower.",

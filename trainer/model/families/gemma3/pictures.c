@@ -139,9 +139,6 @@ static void expand(vl_str *out, const vl_model_spec *spec, const struct vl_seque
 vl_status vl_gemma3_wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
                          const struct vl_sequence_image *images, vl_error *err)
 {
-    static const vl_placeholder how = {.text = START,
-                                       .expand = expand,
-                                       .before = "<start_of_turn>user\n",
-                                       .after = "<end_of_turn>\n<start_of_turn>model\n"};
+    static const vl_placeholder how = {.text = START, .expand = expand};
     return vl_wrap_pictures(out, model, prompt, images, &how, err);
 }

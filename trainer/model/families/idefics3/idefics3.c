@@ -71,6 +71,7 @@ static vl_status place(vl_sequence *sequence, const vl_model_spec *spec, vl_erro
 #define FAMILY(type, class)                                                                                            \
     {                                                                                                                  \
         .model_type = type, .architecture = class,                                                                     \
+        .rules = "1 transformers-5.24 pixels=torchvision vision-positions=identity",                                   \
         .prefixes = {[VL_PART_TEXT] = {"model.text_model."},                                                           \
                      [VL_PART_HEAD] = {"lm_head."},                                                                    \
                      [VL_PART_VISION] = {"model.vision_model."},                                                       \

@@ -117,9 +117,6 @@ static void expand(vl_str *out, const vl_model_spec *spec, const struct vl_seque
 vl_status vl_idefics3_wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
                            const struct vl_sequence_image *images, vl_error *err)
 {
-    vl_placeholder how = {.text = IMAGE,
-                          .expand = expand,
-                          .before = prompt->n_images > 0 ? "<|im_start|>User:" : "<|im_start|>User: ",
-                          .after = "<end_of_utterance>\nAssistant:"};
+    static const vl_placeholder how = {.text = IMAGE, .expand = expand};
     return vl_wrap_pictures(out, model, prompt, images, &how, err);
 }

@@ -133,6 +133,7 @@ static vl_status place(vl_sequence *sequence, const vl_model_spec *spec, vl_erro
 const vl_family vl_family_internvl = {
     .model_type = "internvl",
     .architecture = "InternVLForConditionalGeneration",
+    .rules = "1 transformers-5.24 pixels=torchvision",
     .prefixes = {[VL_PART_TEXT] = {"language_model.model.", "model.language_model."},
                  [VL_PART_HEAD] = {"language_model.lm_head.", "lm_head."},
                  [VL_PART_VISION] = {"vision_tower.", "model.vision_tower."},

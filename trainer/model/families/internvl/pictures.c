@@ -97,10 +97,6 @@ static void expand(vl_str *out, const vl_model_spec *spec, const struct vl_seque
 vl_status vl_internvl_wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
                            const struct vl_sequence_image *images, vl_error *err)
 {
-    static const vl_placeholder how = {.text = IMAGE,
-                                       .expand = expand,
-                                       .before = "<|im_start|>user\n",
-                                       .behind_each = "\n",
-                                       .after = "<|im_end|>\n<|im_start|>assistant\n"};
+    static const vl_placeholder how = {.text = IMAGE, .expand = expand};
     return vl_wrap_pictures(out, model, prompt, images, &how, err);
 }

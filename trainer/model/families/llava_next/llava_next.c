@@ -54,14 +54,14 @@ static vl_status describe(vl_model_spec *out, const vl_hf_config *config, vl_err
 static vl_status wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
                       const struct vl_sequence_image *images, vl_error *err)
 {
-    static const vl_placeholder how = {
-        .text = "<image>", .expand = vl_anyres_expand, .before = "USER: ", .behind_each = "\n", .after = " ASSISTANT:"};
+    static const vl_placeholder how = {.text = "<image>", .expand = vl_anyres_expand};
     return vl_wrap_pictures(out, model, prompt, images, &how, err);
 }
 
 const vl_family vl_family_llava_next = {
     .model_type = "llava_next",
     .architecture = "LlavaNextForConditionalGeneration",
+    .rules = "1 transformers-5.24 pixels=torchvision",
     .prefixes = {[VL_PART_TEXT] = {"language_model.model.", "model.language_model."},
                  [VL_PART_HEAD] = {"language_model.lm_head.", "lm_head."},
                  [VL_PART_VISION] = {"vision_tower.vision_model.", "model.vision_tower.vision_model.", "vision_tower.",

@@ -78,13 +78,7 @@ static void expand(vl_str *out, const vl_model_spec *spec, const struct vl_seque
 vl_status vl_qwen_wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
                        const struct vl_sequence_image *images, vl_error *err)
 {
-    static const vl_placeholder how = {
-        .text = IMAGE,
-        .expand = expand,
-        .before = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
-        .before_each = "<|vision_start|>",
-        .behind_each = "<|vision_end|>",
-        .after = "<|im_end|>\n<|im_start|>assistant\n"};
+    static const vl_placeholder how = {.text = IMAGE, .expand = expand};
     return vl_wrap_pictures(out, model, prompt, images, &how, err);
 }
 

@@ -247,9 +247,10 @@ static double encode_work(const vl_model_spec *spec, const struct vl_sequence_im
 
 #define FAMILY(type, class, how, ...)                                                                                  \
     {                                                                                                                  \
-        .model_type = type, .architecture = class, .prefixes = __VA_ARGS__, .describe = how,                           \
-        .measure = vl_qwen_measure, .pixels = vl_qwen_pixels, .wrap = vl_qwen_wrap, .place = vl_qwen_place,            \
-        .open = open_tower, .close = close_tower, .encode = encode, .encode_work = encode_work                         \
+        .model_type = type, .architecture = class,                                                                     \
+        .rules = "1 transformers-5.24 pixels=torchvision state=behind-deepstack", .prefixes = __VA_ARGS__,             \
+        .describe = how, .measure = vl_qwen_measure, .pixels = vl_qwen_pixels, .wrap = vl_qwen_wrap,                   \
+        .place = vl_qwen_place, .open = open_tower, .close = close_tower, .encode = encode, .encode_work = encode_work \
     }
 /* Before transformers 4.52 (and saved by 5), and 4.52 to 4.57. */
 #define OLD_AND_NEW                                                                                                    \
