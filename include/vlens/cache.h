@@ -54,6 +54,7 @@ typedef struct vl_cache_info {
     int64_t vocab_size;
     vl_dtype dtype; /* of /states */
     int64_t n_samples, n_images, n_shards;
+    int64_t n_skipped;                /* samples of the data that were left out (data.bad_samples, data.too_long) */
     const char *fingerprint;          /* computed from /head where the file lacks it */
     const char *model_digest, *rules; /* vl_model_digest, vl_model_rules; "" where the file does not say */
     const char *model_manifest;       /* what the digest is of: a line for each tensor and key; "" */

@@ -161,6 +161,7 @@ static vl_status describe_index(vl_cache_meta *meta, char now[32], const vl_cach
     strftime(now, 32, "%Y-%m-%dT%H:%M:%SZ", &utc);
     *meta = job->meta;
     meta->created = now;
+    meta->n_skipped = job->samples.n_faults;
     meta->config = meta->settings = NULL;
     vl_str_printf(&settings, "%s%s", job->meta.settings, job->data_settings);
     if (settings.failed) {

@@ -32,6 +32,8 @@ vl_status vl_meta_write(vl_h5 file, const vl_cache_meta *meta, vl_error *err)
     VL_TRY(vl_h5_put_int(file, "/", "d_model", meta->d_model, err));
     VL_TRY(vl_h5_put_int(file, "/", "n_layers", meta->n_layers, err));
     VL_TRY(vl_h5_put_int(file, "/", "vocab_size", meta->vocab_size, err));
+    if (meta->n_skipped > 0)
+        VL_TRY(vl_h5_put_int(file, "/", "n_skipped", meta->n_skipped, err));
     if (meta->fingerprint[0])
         VL_TRY(vl_h5_put_text(file, "/", "fingerprint", meta->fingerprint, err));
     for (int i = 0; i < TEXTS; i++)
@@ -117,6 +119,8 @@ vl_status vl_meta_read(vl_cache_meta *out, vl_h5 file, vl_error *err)
     VL_GOTO(read_size(&out->d_model, file, "d_model", 1 << 24, err));
     VL_GOTO(read_size(&out->n_layers, file, "n_layers", 1 << 16, err));
     VL_GOTO(read_size(&out->vocab_size, file, "vocab_size", INT32_MAX, err));
+    if (vl_h5_has_attribute(file, "/", "n_skipped"))
+        VL_GOTO(read_size(&out->n_skipped, file, "n_skipped", INT32_MAX, err));
     VL_GOTO(read_short(out->fingerprint, sizeof out->fingerprint, file, "fingerprint", err));
     VL_GOTO(read_short(out->uuid, sizeof out->uuid, file, "uuid", err));
     VL_GOTO(read_short(out->model_digest, sizeof out->model_digest, file, "model_digest", err));

@@ -9,6 +9,7 @@ enum { VL_CACHE_VERSION = 2, VL_UUID_SIZE = 37 };
 typedef struct vl_cache_meta {
     int64_t d_model, n_layers, vocab_size;
     int64_t version;         /* of the file that was read */
+    int64_t n_skipped;       /* samples of the data that were left out (index alone) */
     vl_dtype dtype;          /* of /states; no attribute */
     char fingerprint[65];    /* "" where the file has none */
     char uuid[VL_UUID_SIZE]; /* of a shard; "" elsewhere */

@@ -300,6 +300,7 @@ static void fill_info(vl_cache *cache)
     info->n_samples = cache->tables.samples.n;
     info->n_images = cache->tables.images.n;
     info->n_shards = cache->n_files;
+    info->n_skipped = meta->n_skipped;
     info->fingerprint = cache->fingerprint;
     info->model_digest = meta->model_digest;
     info->rules = meta->rules ? meta->rules : "";

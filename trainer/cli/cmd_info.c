@@ -92,6 +92,8 @@ static vl_status info_cache(const char *path, const cli_common *common, vl_error
     printf("samples     %lld", (long long)c->n_samples);
     if (heldout > 0) /* a split of its own */
         printf(", held out %lld", (long long)heldout);
+    if (c->n_skipped > 0)
+        printf(", %lld left out", (long long)c->n_skipped);
     printf("; pictures %lld\n", (long long)count_pictures(samples, c->n_images));
     printf("rows       ");
     for (int i = 0; i < VL_CLASS_COUNT; i++)

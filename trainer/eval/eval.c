@@ -223,6 +223,7 @@ static void describe(vl_eval_result *r, const vl_eval_inputs *in)
     keep(r->lens_fingerprint, sizeof r->lens_fingerprint, lens->fingerprint);
     keep(r->lens_path, sizeof r->lens_path, lens->path);
     keep(r->cache_path, sizeof r->cache_path, info->path);
+    r->n_skipped = info->n_skipped;
     keep(r->version, sizeof r->version, VLENS_VERSION);
 }
 

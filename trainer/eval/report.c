@@ -134,6 +134,9 @@ vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
         vl_str_puts(&text, "What the lens was fitted on is unknown: whether these rows were among it, too.\n");
     if (r->has_baseline)
         vl_str_printf(&text, "baseline: %s\n", r->baseline_path);
+    if (r->n_skipped)
+        vl_str_printf(&text, "%lld samples of the data were left out: skipped.jsonl of the cache has the reasons.\n",
+                      (long long)r->n_skipped);
     if (r->wrong_rows)
         vl_str_puts(&text,
                     "wrong pic: states of one picture against the model's distribution for another with the same "
@@ -230,6 +233,7 @@ vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
     json_t *groups = json_array();
     json_object_set_new(root, "digest", json_string(r->digest));
     json_object_set_new(root, "seen", seen_json(r));
+    json_object_set_new(root, "skipped_samples", json_integer(r->n_skipped));
     json_object_set_new(root, "model_digest", r->model_digest[0] ? json_string(r->model_digest) : json_null());
     json_object_set_new(root, "lens_model_digest",
                         r->lens_model_digest[0] ? json_string(r->lens_model_digest) : json_null());

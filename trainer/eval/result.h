@@ -12,6 +12,7 @@ struct vl_eval_result {
     vl_tally tally;
     vl_pooled pooled;
     int64_t wrong_rows; /* in all */
+    int64_t n_skipped;  /* samples of the data that the cache leaves out */
     bool has_baseline, has_pictures;
     bool heldout;      /* eval.split */
     bool other_model;  /* the lens was made for another head: recorded in every output */
