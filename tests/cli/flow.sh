@@ -34,7 +34,8 @@ for c in classes.values():
         assert c["class"] != "all-text" or s["state"] > 6 or s["tuned"]["kl"] < s["logit"]["kl"], (s["state"], s["tuned"], s["logit"])
     last = c["states"][-1]
     assert abs(last["logit"]["kl"]) < 1e-5 and last["logit"]["top1"] == 1
-    assert last["wrong_picture"]["kl"] > 0
+    # an answer's rows have a partner only where another answer says the same
+    assert c["class"].startswith("answer") or last["wrong_picture"]["kl"] > 0
 PY
 expect 0 'held-out KL' "$vlens" info lens
 expect 0 'belongs to cache' "$vlens" verify lens --against cache
