@@ -31,8 +31,10 @@ BY_COMMAND = {"info": {"PATH": "lens"}, "figure": {"figure.svg": "figure.svg"}, 
 SHORT = {"bench": ["--size", "64x256", "--rows", "8", "--rounds", "1"]}
 # the rows of the table of families: fixtures that stand for them
 TEXT = ["qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "olmo2", "phi3", "opt"]
-FAMILIES = {"LLaMA": ["llama-base-f32"], "Qwen2": [f"../../families/models/{name}" for name in TEXT],
-            "LLaVA": ["llava-base-f32"], "Llama 3.2 Vision": ["mllama-base-bf16"]}
+VISION = ["qwen2_vl/qwen2_vl-untied-f32", "qwen2_5_vl/qwen2_5_vl-untied-f32", "qwen3_vl/qwen3_vl-untied-f32", "gemma3/base-f32",
+          "smolvlm/smolvlm-f32", "smolvlm/idefics3-bf16", "llava_next/vicuna-f32", "llava_onevision/max9-f32", "internvl/v3-f32"]
+FAMILIES = {"LLaMA": ["llama-base-f32"], "Qwen2 ": [f"../../families/models/{name}" for name in TEXT],
+            "Qwen2-VL": [f"../../vision/{name}" for name in VISION], "LLaVA": ["llava-base-f32"], "Llama 3.2 Vision": ["mllama-base-bf16"]}
 
 
 def run(*args):
