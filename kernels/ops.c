@@ -169,6 +169,7 @@ vl_status vl_op_activation(vl_device *device, const vl_activation_args *a, vl_er
 {
     int64_t m = a->x.shape[0], n = a->x.shape[1];
     REQUIRE("activation", is_matrix(a->x, m, n) && is_matrix(a->out, m, n));
+    REQUIRE("activation", a->kind != VL_ACT_CAP || a->cap > 0);
     REQUIRE("activation", !a->up.data || is_matrix(a->up, m, n));
     REQUIRE("activation", same_or_apart(a->out, a->x) && same_or_apart(a->out, a->up));
     return m == 0 ? VL_OK : DISPATCH(activation, a, err);

@@ -90,9 +90,9 @@ typedef struct vl_embed_args {
 } vl_embed_args;
 vl_status vl_op_embed(vl_device *device, const vl_embed_args *args, vl_error *err);
 
-typedef enum vl_norm_kind { VL_NORM_RMS = 0, VL_NORM_LAYER } vl_norm_kind;
+typedef enum vl_norm_kind { VL_NORM_RMS = 0, VL_NORM_LAYER, VL_NORM_NONE } vl_norm_kind;
 
-/* RMS: x * rsqrt(mean(x^2) + eps) * weight.  Layer: (x - mean) * rsqrt(var + eps) * weight + bias.
+/* RMS: x * rsqrt(mean(x^2) + eps) * weight.  Layer: (x - mean) * rsqrt(var + eps) * weight + bias.  None: x * weight.
  * Over groups of `weight.shape[0]` columns: a row of H*E columns with a weight of E is normed per head. */
 typedef struct vl_norm_args {
     vl_tensor out;    /* [M, D]; may be x itself */
@@ -148,7 +148,8 @@ typedef enum vl_activation {
     VL_ACT_GELU,       /* exact, with erf */
     VL_ACT_GELU_TANH,  /* gelu_new, gelu_pytorch_tanh */
     VL_ACT_QUICK_GELU, /* x * sigmoid(1.702 x) */
-    VL_ACT_RELU
+    VL_ACT_RELU,
+    VL_ACT_CAP /* cap * tanh(x / cap), a soft cap */
 } vl_activation;
 
 /* out = act(x), or act(x) * up where up is given. out may be x or up. */
@@ -156,6 +157,7 @@ typedef struct vl_activation_args {
     vl_tensor out, x; /* [M, N] */
     vl_tensor up;     /* [M, N] or NULL */
     vl_activation kind;
+    float cap; /* of VL_ACT_CAP, above 0 */
 } vl_activation_args;
 vl_status vl_op_activation(vl_device *device, const vl_activation_args *args, vl_error *err);
 
@@ -246,10 +248,10 @@ typedef struct vl_metrics_args {
 } vl_metrics_args;
 vl_status vl_op_metrics(vl_device *device, const vl_metrics_args *args, vl_error *err);
 
-/* The heart of the fit: logits = x W^T + bias, loss per row against the teacher, and its gradient with respect to
- * x, in tiles of the vocabulary: [M, V] of the student never exists as a whole.
- * With z the student's logits, q = softmax(z):  d KL(p||q)/dz = q - p;  d CE/dz = q - onehot(target);
- * d KL(q||p)/dz = q * (log q - log p - KL(q||p));  d JS/dz = q/2 * (log(q/m) - KL(q||m)), m = (p+q)/2. */
+/* The heart of the fit: logits = x W^T + bias, or (softcap c > 0) c tanh(that / c), loss per row against the teacher,
+ * and its gradient with respect to x, in tiles of the vocabulary: [M, V] of the student never exists as a whole. With z
+ * the student's logits, q = softmax(z):  d KL(p||q)/dz = q - p;  d CE/dz = q - onehot(target); d KL(q||p)/dz = q * (log
+ * q - log p - KL(q||p));  d JS/dz = q/2 * (log(q/m) - KL(q||m)), m = (p+q)/2. */
 typedef struct vl_unembed_loss_args {
     vl_tensor loss;                        /* [M], unweighted, nats */
     vl_tensor dx;                          /* [M, D]: row_weight[m] * d loss[m] / d x[m], or NULL for the loss alone */
@@ -260,6 +262,7 @@ typedef struct vl_unembed_loss_args {
     vl_tensor targets;                     /* [M] i32 < V, CE only; a row with target < 0 has loss 0 and gradient 0 */
     vl_tensor row_weight;                  /* [M] or NULL: 1 */
     vl_loss kind;
+    float softcap; /* 0: none. The teacher's logits are behind it too */
 } vl_unembed_loss_args;
 vl_status vl_op_unembed_loss(vl_device *device, const vl_unembed_loss_args *args, vl_error *err);
 

@@ -53,20 +53,29 @@ VL_SIMD static void relu_row(float *out, const float *x, int64_t n)
         out[i] = x[i] > 0 ? x[i] : 0;
 }
 
+/* c tanh(x / c), with tanh y = 1 - 2 / (1 + exp(2 y)) */
+VL_SIMD static void cap_row(float *out, const float *x, int64_t n, float cap)
+{
+    float twice = 2.0f / cap;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = cap * (1.0f - 2.0f / (1.0f + vl_expf(twice * x[i])));
+}
+
 VL_SIMD static void multiply_row(float *out, const float *a, const float *b, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         out[i] = a[i] * b[i];
 }
 
-static void activate_row(float *out, const float *x, int64_t n, vl_activation kind)
+static void activate_row(float *out, const float *x, int64_t n, const vl_activation_args *a)
 {
-    switch (kind) {
+    switch (a->kind) {
     case VL_ACT_SILU: silu_row(out, x, n); break;
     case VL_ACT_GELU: gelu_row(out, x, n); break;
     case VL_ACT_GELU_TANH: gelu_tanh_row(out, x, n); break;
     case VL_ACT_QUICK_GELU: quick_gelu_row(out, x, n); break;
     case VL_ACT_RELU: relu_row(out, x, n); break;
+    case VL_ACT_CAP: cap_row(out, x, n, a->cap); break;
     }
 }
 
@@ -82,10 +91,10 @@ vl_status cpu_activation(void *context, const vl_activation_args *a, vl_error *e
         for (int64_t j = 0; j < a->x.shape[1]; j += PIECE) {
             int64_t n = a->x.shape[1] - j < PIECE ? a->x.shape[1] - j : PIECE;
             if (up) {
-                activate_row(piece, x + j, n, a->kind);
+                activate_row(piece, x + j, n, a);
                 multiply_row(out + j, piece, up + j, n);
             } else {
-                activate_row(out + j, x + j, n, a->kind);
+                activate_row(out + j, x + j, n, a);
             }
         }
     }

@@ -20,7 +20,10 @@ VL_SIMD static void row_statistics(float *mean, float *scale, const float *x, in
         squares += centred * centred;
     }
     *mean = m;
-    *scale = (float)(1.0 / sqrt(squares / (double)n + eps));
+    if (kind == VL_NORM_NONE)
+        *scale = 1;
+    else
+        *scale = (float)(1.0 / sqrt(squares / (double)n + eps));
 }
 
 VL_SIMD static void norm_row(float *out, const float *x, const vl_norm_args *a, int64_t n)
@@ -61,7 +64,8 @@ VL_SIMD static void norm_backward_row(float *dx, const float *dy, const float *x
         sum += (double)g;
         dot += (double)(g * ((x[i] - mean) * scale));
     }
-    float shift = a->kind == VL_NORM_LAYER ? (float)(sum / (double)n) : 0, slope = (float)(dot / (double)n);
+    float shift = a->kind == VL_NORM_LAYER ? (float)(sum / (double)n) : 0;
+    float slope = a->kind == VL_NORM_NONE ? 0 : (float)(dot / (double)n);
     for (int64_t i = 0; i < n; i++)
         dx[i] = scale * (dy[i] * weight[i] - shift - (x[i] - mean) * scale * slope);
 }

@@ -2,6 +2,8 @@
  *
  * Two paths with one meaning. Where the head was packed for our bf16 micro-kernel (panel.c), that runs. Elsewhere rows
  * go in chunks: logits by GEMM, loss and gradient in place, gradient times head by GEMM. */
+#include <string.h>
+
 #include "kernels/cpu/loss.h"
 #include "kernels/cpu/panel.h"
 
@@ -18,6 +20,23 @@ vl_loss_row vl_cpu_loss_row(const vl_unembed_loss_args *a, int64_t row)
     };
 }
 
+/* Loss of a row whose logits are behind a soft cap c; d cap(z) / dz = 1 - (cap(z) / c)^2. */
+static double capped_loss(const vl_loss_row *row, float *logits, int64_t n, float cap, bool gradient)
+{
+    enum { PIECE = 1024 };
+    float kept[PIECE];
+    double loss = 0;
+    for (int64_t first = 0; first < n; first += PIECE) {
+        int64_t width = n - first < PIECE ? n - first : PIECE;
+        float *z = logits + first;
+        memcpy(kept, z, (size_t)width * sizeof *kept);
+        loss += vl_loss_piece(row, z, first, width, gradient);
+        for (int64_t i = 0; gradient && i < width; i++)
+            z[i] *= 1.0f - kept[i] / cap * (kept[i] / cap);
+    }
+    return loss;
+}
+
 static vl_status chunk_loss(vl_cpu *cpu, const vl_unembed_loss_args *a, vl_tensor logits, int64_t first, vl_error *err)
 {
     int64_t rows = logits.shape[0], v = logits.shape[1];
@@ -25,13 +44,18 @@ static vl_status chunk_loss(vl_cpu *cpu, const vl_unembed_loss_args *a, vl_tenso
         .out = logits, .x = vl_tensor_rows(a->x, first, rows), .weight = a->head, .bias = a->head_bias};
     VL_TRY(cpu_linear(cpu, &forward, err));
     bool gradient = a->dx.data != NULL;
+    vl_activation_args cap = {.out = logits, .x = logits, .kind = VL_ACT_CAP, .cap = a->softcap};
+    if (a->softcap > 0)
+        VL_TRY(cpu_activation(cpu, &cap, err));
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < rows; i++) {
         vl_loss_row row = vl_cpu_loss_row(a, first + i);
         row.lse = vl_cpu_row_logsumexp(row_of(logits, i), v);
         if (gradient)
             vl_loss_prepare(&row, row_of(logits, i), v);
-        ((float *)a->loss.data)[first + i] = (float)vl_loss_piece(&row, row_of(logits, i), 0, v, gradient);
+        double loss = a->softcap > 0 ? capped_loss(&row, row_of(logits, i), v, a->softcap, gradient)
+                                     : vl_loss_piece(&row, row_of(logits, i), 0, v, gradient);
+        ((float *)a->loss.data)[first + i] = (float)loss;
     }
     if (!gradient)
         return VL_OK;
@@ -44,7 +68,7 @@ vl_status cpu_unembed_loss(void *context, const vl_unembed_loss_args *a, vl_erro
 {
     vl_cpu *cpu = context;
     const vl_cpu_matrix *head = a->head->data;
-    if (head->forward_panels)
+    if (head->forward_panels && a->softcap == 0) /* the kernel takes logits as they come from the product */
         return vl_panel_unembed_loss(cpu, a, err);
     int64_t m = a->x.shape[0], v = head->n_out, chunk = CHUNK_ELEMENTS / v;
     chunk = chunk < 64 ? 64 : chunk;

@@ -41,6 +41,17 @@ template <int KIND> static __global__ void activate_rows(activation_view v)
         }
 }
 
+/* A soft cap: cap * tanh(x / cap), or that times up. */
+static __global__ void cap_rows(activation_view v, float cap)
+{
+    for (int64_t i = blockIdx.y; i < v.rows; i += gridDim.y)
+        for (int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; j < v.columns;
+             j += (int64_t)gridDim.x * blockDim.x) {
+            float y = cap * tanhf(v.x[i * v.x_row + j] / cap);
+            v.out[i * v.out_row + j] = v.up ? y * v.up[i * v.up_row + j] : y;
+        }
+}
+
 vl_status vl_cuda_activation(void *context, const vl_activation_args *a, vl_error *err)
 {
     vl_cuda *cuda = (vl_cuda *)context;
@@ -57,6 +68,7 @@ vl_status vl_cuda_activation(void *context, const vl_activation_args *a, vl_erro
     case VL_ACT_GELU_TANH: VL_LAUNCH((activate_rows<VL_ACT_GELU_TANH>), g.grid, g.block, 0, cuda->stream, v); break;
     case VL_ACT_QUICK_GELU: VL_LAUNCH((activate_rows<VL_ACT_QUICK_GELU>), g.grid, g.block, 0, cuda->stream, v); break;
     case VL_ACT_RELU: VL_LAUNCH((activate_rows<VL_ACT_RELU>), g.grid, g.block, 0, cuda->stream, v); break;
+    case VL_ACT_CAP: VL_LAUNCH(cap_rows, g.grid, g.block, 0, cuda->stream, v, a->cap); break;
     }
     return vl_cuda_check(cudaGetLastError(), "activation", err);
 }

@@ -19,6 +19,7 @@ typedef struct loss_view {
     int64_t z_row, t_row, v;
     int64_t kept;          /* logits of a row in shared memory: all, or a multiple of 4 * blockDim.x */
     float scale;           /* of a gradient in fp16, in the place of the weights; otherwise 0 */
+    float cap;             /* the logits are behind this soft cap; 0: none */
     bool gradient, vector; /* vector: the teacher's rows allow 16-byte loads */
 } loss_view;
 
@@ -67,6 +68,12 @@ __device__ inline float entry(float z, float t, int64_t index, const loss_row &r
 }
 
 /* Four logits z at column j: adds to the sums, returns the gradient. */
+/* d cap(z) / dz = 1 - (cap(z) / cap)^2; what is padded has no gradient, and its z is no number to square. */
+__device__ inline float behind_cap(float slope, float z, float cap)
+{
+    return slope == 0.0f ? 0.0f : slope * (1.0f - z / cap * (z / cap));
+}
+
 template <int KIND>
 __device__ inline float4 visit(float4 z, int64_t j, const loss_row &r, const loss_view &v, loss_sums *sums)
 {
@@ -80,6 +87,9 @@ __device__ inline float4 visit(float4 z, int64_t j, const loss_row &r, const los
         sums->loss += (double)((a + b) + (c + d));
     if (KIND == VL_LOSS_JS)
         sums->inner += (double)((inner.x + inner.y) + (inner.z + inner.w));
+    if (v.cap > 0.0f)
+        slope = make_float4(behind_cap(slope.x, z.x, v.cap), behind_cap(slope.y, z.y, v.cap),
+                            behind_cap(slope.z, z.z, v.cap), behind_cap(slope.w, z.w, v.cap));
     return slope;
 }
 
@@ -233,6 +243,7 @@ vl_status vl_cuda_loss(vl_cuda *cuda, const vl_unembed_loss_args *a, const vl_cu
     v.weights = a->row_weight.data ? (const float *)a->row_weight.data + tile->first : NULL;
     v.loss = (float *)a->loss.data + tile->first;
     v.scale = tile->gradient == VL_F16 ? vl_cuda_loss_scale(a->kind) : 0.0f;
+    v.cap = a->softcap;
     v.gradient = a->dx.data != NULL, v.vector = vl_aligned16(v.t, v.t_row, 4);
     if (tile->gradient == VL_BF16)
         return launch_kind<vl_bf16>(cuda, a->kind, v, tile->rows, err);

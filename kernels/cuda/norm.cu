@@ -91,7 +91,7 @@ template <int KIND, bool BLOCK> static __global__ void __launch_bounds__(THREADS
             float4 a = centred(x + j, v.width - j, mean, v);
             squares += total(times(a, a));
         }
-        float scale = reciprocal_deviation(team_sum<BLOCK>(squares, shared), v);
+        float scale = KIND == VL_NORM_NONE ? 1.0f : reciprocal_deviation(team_sum<BLOCK>(squares, shared), v);
         for (int64_t j = p.first; j < v.width; j += p.step) {
             int64_t n = v.width - j;
             float4 a = centred(x + j, n, mean, v), w = vl_load_some(v.weight + j, n, v.vector);
@@ -120,8 +120,9 @@ template <int KIND, bool BLOCK> static __global__ void __launch_bounds__(THREADS
             dot += total(times(a, g));
             sum += KIND == VL_NORM_LAYER ? total(g) : 0;
         }
-        float scale = reciprocal_deviation(team_sum<BLOCK>(squares, shared), v);
+        float scale = KIND == VL_NORM_NONE ? 1.0f : reciprocal_deviation(team_sum<BLOCK>(squares, shared), v);
         float slope = (float)(team_sum<BLOCK>(dot, shared) / (double)v.width) * scale * scale;
+        slope = KIND == VL_NORM_NONE ? 0.0f : slope;
         float shift = KIND == VL_NORM_LAYER ? (float)(team_sum<BLOCK>(sum, shared) / (double)v.width) : 0.0f;
         for (int64_t j = p.first; j < v.width; j += p.step) {
             int64_t n = v.width - j;
@@ -166,6 +167,8 @@ vl_status vl_cuda_norm(void *context, const vl_norm_args *a, vl_error *err)
                vl_aligned16(v.weight, 0, 4) && vl_aligned16(v.bias, 0, 4);
     if (a->kind == VL_NORM_RMS)
         launch_forward<VL_NORM_RMS>(v, cuda->stream);
+    else if (a->kind == VL_NORM_NONE)
+        launch_forward<VL_NORM_NONE>(v, cuda->stream);
     else
         launch_forward<VL_NORM_LAYER>(v, cuda->stream);
     return vl_cuda_check(cudaGetLastError(), "norm", err);
@@ -183,6 +186,8 @@ vl_status vl_cuda_norm_backward(void *context, const vl_norm_backward_args *a, v
                vl_aligned16(v.weight, 0, 4);
     if (a->kind == VL_NORM_RMS)
         launch_backward<VL_NORM_RMS>(v, cuda->stream);
+    else if (a->kind == VL_NORM_NONE)
+        launch_backward<VL_NORM_NONE>(v, cuda->stream);
     else
         launch_backward<VL_NORM_LAYER>(v, cuda->stream);
     return vl_cuda_check(cudaGetLastError(), "norm_backward", err);

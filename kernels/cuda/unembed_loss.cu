@@ -22,6 +22,12 @@ static vl_status tile_loss(vl_cuda *cuda, const vl_unembed_loss_args *a, const v
     product.x = vl_tensor_rows(a->x, tile->first, tile->rows);
     product.weight = a->head, product.bias = a->head_bias;
     VL_TRY(vl_cuda_linear(cuda, &product, err));
+    if (a->softcap > 0.0f) {
+        vl_activation_args cap;
+        memset(&cap, 0, sizeof cap);
+        cap.out = cap.x = product.out, cap.kind = VL_ACT_CAP, cap.cap = a->softcap;
+        VL_TRY(vl_cuda_activation(cuda, &cap, err));
+    }
     VL_TRY(vl_cuda_loss(cuda, a, tile, err));
     if (!a->dx.data)
         return VL_OK;

@@ -4,8 +4,8 @@
     make_families.py            rebuild tests/golden/families and families.lock
     make_families.py --check    verify that every file has the sha256 of families.lock
 
---check needs the standard library only; building needs requirements-families.txt. One model a family, random weights from
-a fixed seed; each golden is one forward of transformers in float32, eager, one thread. Names and meaning as in README.md.
+--check needs the standard library only; building needs requirements-families.txt. One model a family or variant, random
+weights from a fixed seed; each golden is one forward of transformers in float32, eager, one thread. Names and meaning as in README.md.
 """
 import argparse
 import hashlib
@@ -28,7 +28,7 @@ CONFIGS = {
     "qwen3": dict(SIZES, head_dim=12, tie_word_embeddings=True),
     "mistral": dict(SIZES, head_dim=12, sliding_window=WINDOW),
     "gemma2": dict(SIZES, head_dim=12, query_pre_attn_scalar=9, sliding_window=WINDOW, attn_logit_softcapping=2.0,
-                   final_logit_softcapping=None),
+                   final_logit_softcapping=3.0),
     "gemma3_text": dict(SIZES, head_dim=12, query_pre_attn_scalar=9, sliding_window=WINDOW, layer_types=[
         "sliding_attention", "full_attention", "sliding_attention"], rope_parameters={
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
@@ -40,6 +40,8 @@ CONFIGS = {
     "phi3": dict(SIZES, sliding_window=WINDOW, original_max_position_embeddings=16, rope_scaling={
         "type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.6], "long_factor": [1.0, 1.5, 3.0, 5.0]},
                  max_position_embeddings=64),
+    "opt-post": dict(hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=24,
+                     do_layer_norm_before=False, max_position_embeddings=64),
     "opt": dict(hidden_size=32, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4, word_embed_proj_dim=32,
                 max_position_embeddings=64),
 }
@@ -65,13 +67,15 @@ def randomise(model, torch):
 def write_golden(model, ids, path, torch, save_file):
     kept = {}
     base = model.base_model
-    norm = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm", "opt": "decoder.final_layer_norm"}.get(
+    last = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm", "opt": "decoder.final_layer_norm"}.get(
         model.config.model_type, "norm")
+    if getattr(model.config, "word_embed_proj_dim", 32) != 32:
+        last = "decoder.project_out"
 
     def keep(_, args):
         kept.setdefault("last_prenorm", args[0].clone())
 
-    base.get_submodule(norm).register_forward_pre_hook(keep)
+    base.get_submodule(last).register_forward_pre_hook(keep)
     with torch.no_grad():
         out = model(ids, output_hidden_states=True)
         kept |= {f"hidden.{i:02d}": h for i, h in enumerate(out.hidden_states[:-1])}
@@ -94,7 +98,8 @@ def build(folder):
     tokenizer = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
     ids = torch.tensor([tokenizer.encode(PROMPT).ids])
     (folder / "goldens").mkdir(parents=True)
-    for family, keys in CONFIGS.items():
+    for name, keys in CONFIGS.items():
+        family = name.split("-")[0]
         torch.manual_seed(SEED)
         config = transformers.AutoConfig.for_model(family, vocab_size=tokenizer.get_vocab_size() + 3, pad_token_id=None,
                                                    bos_token_id=1, eos_token_id=2, **keys)
@@ -102,15 +107,15 @@ def build(folder):
         model = transformers.AutoModelForCausalLM.from_config(config).eval().float()
         randomise(model, torch)
         model = model.to(torch.bfloat16).float()
-        target = folder / "models" / family
+        target = folder / "models" / name
         model.to(torch.bfloat16).save_pretrained(target, safe_serialization=True)
-        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-            shutil.copy(TOKENIZER / name, target / name)
+        for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+            shutil.copy(TOKENIZER / file, target / file)
         (target / "generation_config.json").unlink(missing_ok=True)
         model = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32,
                                                                   attn_implementation="eager").eval()
-        write_golden(model, ids, folder / "goldens" / f"{family}__text.safetensors", torch, save_file)
-        print(family, sum(p.numel() for p in model.parameters()))
+        write_golden(model, ids, folder / "goldens" / f"{name}__text.safetensors", torch, save_file)
+        print(name, sum(p.numel() for p in model.parameters()))
 
 
 def main():

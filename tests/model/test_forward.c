@@ -225,7 +225,7 @@ static void layer_norm_head_with_biases(void **state)
     static const float weight[V * D] = {1, 2, 3, -1, 0, 1, 0.5f, 0.5f, -2, 4, -4, 0.25f};
     static const float bias[V] = {1, -1, 0.5f, 2}, norm_weight[D] = {1, 2, 0.5f}, norm_bias[D] = {0.1f, -0.2f, 0.3f};
     static const float x[D] = {1, 2, 6};
-    vl_head_source source = {D, V, 2, VL_NORM_LAYER, 1e-5, VL_F32, weight, bias, VL_F32, norm_weight, norm_bias};
+    vl_head_source source = {D, V, 2, VL_NORM_LAYER, 1e-5, VL_F32, weight, bias, VL_F32, norm_weight, norm_bias, 0};
     vl_error err = VL_ERROR_INIT;
     vl_device *device;
     vl_head *head;

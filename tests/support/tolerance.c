@@ -16,6 +16,7 @@ static const tolerance table[] = {
     {"activation",         "gelu_tanh",          1.6e-7,  4.5e-7},
     {"activation",         "quick_gelu",         1.5e-7,  4.5e-7},
     {"activation",         "relu",               5.9e-8,  1.5e-7},
+    {"activation",         "cap",                1.5e-7,  4.5e-7},
     {"activation",         "tail",               1.2e-7,  3.5e-7},
     {"attention",          "unit scores",        9.1e-7,  2.5e-6},
     {"attention",          "probabilities",      3.0e-7,  9.0e-7},

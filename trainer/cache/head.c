@@ -29,10 +29,11 @@ static vl_status check_array(vl_dtype *dtype, vl_cache *cache, const char *name,
     return VL_OK;
 }
 
-/* What some models do behind the projection. It is not done here yet, and dropping it would make another teacher. */
+/* What some models do behind the projection. Only a soft cap is done here, and dropping another would make another
+ * teacher. */
 static vl_status refuse_transforms(const vl_cache *cache, vl_error *err)
 {
-    static const char *const names[] = {"softcap", "logit_scale", "logit_bias"};
+    static const char *const names[] = {"logit_scale", "logit_bias"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (vl_h5_has_attribute(cache->index, "/head", names[i]))
             return vl_h5_refuse(err, VL_EUNSUPPORTED, cache->index,
@@ -47,19 +48,25 @@ static vl_status read_norm(vl_cache *cache, vl_error *err)
     char *norm;
     vl_head_source *head = &cache->head;
     VL_TRY(vl_h5_get_text(&norm, cache->index, "/head", "norm", err));
-    bool layer = strcmp(norm, "layer") == 0, rms = strcmp(norm, "rms") == 0;
-    vl_status status = layer || rms ? VL_OK
-                                    : vl_h5_refuse(err, VL_EFORMAT, cache->index,
-                                                   "attribute \"norm\" of /head "
-                                                   "is \"%.20s\", expected \"rms\" or \"layer\"",
-                                                   norm);
+    bool layer = strcmp(norm, "layer") == 0, none = strcmp(norm, "none") == 0;
+    vl_status status = layer || none || strcmp(norm, "rms") == 0
+                           ? VL_OK
+                           : vl_h5_refuse(err, VL_EFORMAT, cache->index,
+                                          "attribute \"norm\" of /head "
+                                          "is \"%.20s\", expected \"rms\", \"layer\" or \"none\"",
+                                          norm);
     vl_free(norm);
     VL_TRY(status);
     VL_TRY(refuse_transforms(cache, err));
-    head->norm = layer ? VL_NORM_LAYER : VL_NORM_RMS;
+    head->norm = layer ? VL_NORM_LAYER : none ? VL_NORM_NONE : VL_NORM_RMS;
     VL_TRY(vl_h5_get_double(&head->eps, cache->index, "/head", "eps", err));
     if (!isfinite(head->eps) || head->eps < 0)
         return vl_h5_refuse(err, VL_EFORMAT, cache->index, "attribute \"eps\" of /head is %g", head->eps);
+    if (!vl_h5_has_attribute(cache->index, "/head", "softcap"))
+        return VL_OK;
+    VL_TRY(vl_h5_get_double(&head->softcap, cache->index, "/head", "softcap", err));
+    if (!isfinite(head->softcap) || head->softcap < 0)
+        return vl_h5_refuse(err, VL_EFORMAT, cache->index, "attribute \"softcap\" of /head is %g", head->softcap);
     return VL_OK;
 }
 

@@ -154,7 +154,9 @@ static vl_status write_head(vl_h5 file, const vl_head_source *head, vl_error *er
     vl_h5_shape columns = {1, {head->d_model}};
     vl_h5_type weight = vl_h5_type_of(head->weight_dtype), norm = vl_h5_type_of(head->norm_dtype);
     VL_TRY(vl_h5_make_group(file, "/head", err));
-    VL_TRY(vl_h5_put_text(file, "/head", "norm", head->norm == VL_NORM_LAYER ? "layer" : "rms", err));
+    VL_TRY(vl_h5_put_text(file, "/head", "norm", vl_norm_name(head->norm), err));
+    if (head->softcap > 0)
+        VL_TRY(vl_h5_put_double(file, "/head", "softcap", head->softcap, err));
     VL_TRY(vl_h5_put_double(file, "/head", "eps", head->eps, err));
     VL_TRY(vl_h5_write(file, "/head/weight", weight, matrix, head->weight, err));
     if (head->bias)

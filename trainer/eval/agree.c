@@ -89,7 +89,7 @@ static void adapt_and_norm(const comparison *c, const vl_head_source *head, int6
     mean = head->norm == VL_NORM_LAYER ? mean : 0;
     for (int64_t i = 0; i < c->d; i++)
         squares += (y[i] - mean) * (y[i] - mean);
-    double scale = 1 / sqrt(squares / (double)c->d + head->eps);
+    double scale = head->norm == VL_NORM_NONE ? 1 : 1 / sqrt(squares / (double)c->d + head->eps);
     for (int64_t i = 0; i < c->d; i++)
         y[i] = (y[i] - mean) * scale * (double)vl_widen_at(head->norm_weight, head->norm_dtype, (size_t)i) +
                (head->norm_bias ? (double)vl_widen_at(head->norm_bias, head->norm_dtype, (size_t)i) : 0);
@@ -107,7 +107,7 @@ static void expect_logits(const comparison *c, int64_t layer)
             for (int64_t j = 0; j < c->d; j++)
                 sum += c->normed[r * c->d + j] *
                        (double)vl_widen_at(head->weight, head->weight_dtype, (size_t)(k * c->d + j));
-            c->expected[r * c->v + k] = sum;
+            c->expected[r * c->v + k] = head->softcap > 0 ? head->softcap * tanh(sum / head->softcap) : sum;
         }
 }
 

@@ -18,12 +18,20 @@ struct vl_head {
     vl_head_info info;
 };
 
+const char *vl_norm_name(vl_norm_kind kind)
+{
+    return kind == VL_NORM_LAYER ? "layer" : kind == VL_NORM_NONE ? "none" : "rms";
+}
+
 void vl_head_fingerprint(char hex[65], const vl_head_source *source)
 {
-    char line[160];
-    int n = snprintf(line, sizeof line, "vlens-head-1\n%lld %lld %lld %s %.9g\n", (long long)source->d_model,
-                     (long long)source->n_layers, (long long)source->vocab_size,
-                     source->norm == VL_NORM_LAYER ? "layer" : "rms", source->eps);
+    char line[200];
+    bool plain = source->softcap == 0 && source->norm != VL_NORM_NONE;
+    int n =
+        snprintf(line, sizeof line, "vlens-head-%d\n%lld %lld %lld %s %.9g", plain ? 1 : 2, (long long)source->d_model,
+                 (long long)source->n_layers, (long long)source->vocab_size, vl_norm_name(source->norm), source->eps);
+    n += plain ? snprintf(line + n, sizeof line - (size_t)n, "\n")
+               : snprintf(line + n, sizeof line - (size_t)n, " softcap %.9g\n", source->softcap);
     size_t d = (size_t)source->d_model, v = (size_t)source->vocab_size;
     size_t norm_size = vl_dtype_size(source->norm_dtype), weight_size = vl_dtype_size(source->weight_dtype);
     vl_sha256 hash;
@@ -150,7 +158,9 @@ static vl_status logits_of(vl_head *head, vl_tensor logits, vl_tensor states, vl
     vl_tensor normed = vl_tensor_rows(head->normed, 0, states.shape[0]);
     VL_TRY(vl_norm_apply(head->device, &head->norm, normed, states, err));
     vl_linear_args linear = {.out = logits, .x = normed, .weight = head->matrix, .bias = head->bias};
-    return vl_op_linear(head->device, &linear, err);
+    VL_TRY(vl_op_linear(head->device, &linear, err));
+    vl_activation_args cap = {.out = logits, .x = logits, .kind = VL_ACT_CAP, .cap = (float)head->source.softcap};
+    return head->source.softcap > 0 ? vl_op_activation(head->device, &cap, err) : VL_OK;
 }
 
 vl_status vl_head_logits(vl_head *head, vl_tensor logits, vl_tensor states, vl_error *err)

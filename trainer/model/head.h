@@ -17,6 +17,7 @@ typedef struct vl_head_source {
     vl_dtype norm_dtype;     /* of norm weight and bias */
     const void *norm_weight; /* [D] */
     const void *norm_bias;   /* [D] or NULL */
+    double softcap;          /* logits = c tanh(logits / c); 0: none */
 } vl_head_source;
 
 /* The head of a model: borrows what the model maps. Nothing is prepared. */
@@ -41,8 +42,13 @@ vl_tensor vl_head_bias(const vl_head *head);        /* [V] f32 or NULL data */
 vl_tensor vl_head_norm_weight(const vl_head *head); /* [D] f32 */
 vl_tensor vl_head_norm_bias(const vl_head *head);   /* [D] f32 or NULL data */
 
-/* sha256 of "vlens-head-1\n{D} {L} {V} {rms|layer} {eps as %.9g}\n" and then norm weight, norm bias, head weight and
- * head bias (those that exist), little-endian in their stored dtype, row-major. */
+/* The name of a kind of norm in files: "rms", "layer", "none". */
+const char *vl_norm_name(vl_norm_kind kind);
+
+/* A head with a soft cap or without a norm: version 2, "vlens-head-2\n{D} {L} {V} {norm} {eps} softcap {cap}\n"
+ * (numbers as %.9g), then the same arrays. Every other head keeps version 1: sha256 of "vlens-head-1\n{D} {L} {V}
+ * {rms|layer} {eps as %.9g}\n" and then norm weight, norm bias, head weight and head bias (those that exist),
+ * little-endian in their stored dtype, row-major. */
 void vl_head_fingerprint(char hex[65], const vl_head_source *source);
 
 #endif

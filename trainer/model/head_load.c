@@ -79,19 +79,44 @@ static vl_status choose(const vl_weight_view **out, const vl_model *model, const
     return VL_OK;
 }
 
-/* What the readers of a head do not compute yet. */
-static vl_status check(const vl_model *model, vl_error *err)
+/* [V, D] = W P, of the narrow table W [V, width] and project_out P [width, D], once and in float32: the head is then
+ * one matrix for everybody who reads it. */
+static vl_status fold_projection(vl_model *model, const vl_weight_view *table, const vl_weight_view *projection,
+                                 vl_error *err)
 {
     const vl_decoder_spec *spec = &model->spec.decoder;
-    const char *what = spec->logit_softcap > 0                 ? "a soft cap of the logits"
-                       : spec->final_norm_form == VL_FORM_NONE ? "no norm before the unembedding"
-                       : spec->embed_width && spec->embed_width != spec->hidden_size
-                           ? "a projection before the unembedding"
-                           : NULL;
-    if (!what)
-        return VL_OK;
-    return vl_fail(err, VL_EUNSUPPORTED, "%s: a head with %s; supported: an RMS or layer norm and a matrix",
-                   model->path, what);
+    size_t v = (size_t)spec->vocab_size, p = (size_t)spec->embed_width, d = (size_t)spec->hidden_size;
+    float *out = vl_calloc(v * d, sizeof *out), *right = vl_alloc(p * d, sizeof *right);
+    vl_status status = out && right ? VL_OK : vl_fail_nomem(err, "unembedding");
+    if (status == VL_OK)
+        vl_widen(right, projection->data, projection->dtype, p * d);
+#pragma omp parallel for schedule(static)
+    for (size_t row = 0; row < (status == VL_OK ? v : 0); row++)
+        for (size_t k = 0; k < p; k++) {
+            float weight = vl_widen_at(table->data, table->dtype, row * p + k);
+            for (size_t c = 0; c < d; c++)
+                out[row * d + c] += weight * right[k * d + c];
+        }
+    vl_free(right);
+    model->head_memory[2] = out;
+    model->head.weight = out;
+    model->head.weight_dtype = VL_F32;
+    return status;
+}
+
+/* No norm: a weight of ones, so that arrays and readers stay the same. */
+static vl_status no_norm(vl_model *model, vl_error *err)
+{
+    float *ones = vl_alloc((size_t)model->head.d_model, sizeof *ones);
+    if (!ones)
+        return vl_fail_nomem(err, "final norm");
+    for (int64_t i = 0; i < model->head.d_model; i++)
+        ones[i] = 1;
+    model->head_memory[0] = ones;
+    model->head.norm = VL_NORM_NONE;
+    model->head.norm_weight = ones;
+    model->head.norm_dtype = VL_F32;
+    return VL_OK;
 }
 
 vl_status vl_head_load(vl_model *model, vl_loader *loader, vl_error *err)
@@ -100,14 +125,21 @@ vl_status vl_head_load(vl_model *model, vl_loader *loader, vl_error *err)
     vl_scope text = vl_scope_make(loader, VL_PART_TEXT, "%s", "");
     vl_scope scope = vl_scope_make(loader, VL_PART_HEAD, "%s", "");
     const vl_weight_view *table, *head, *chosen;
-    VL_TRY(check(model, err));
     model->head =
         (vl_head_source){.d_model = spec->hidden_size, .vocab_size = spec->vocab_size, .n_layers = spec->n_layers};
-    VL_TRY(load_norm(model, &text, err));
-    VL_TRY(vl_find_weight(&table, &text, spec->names.embed, vl_shape2(spec->embed_rows, spec->hidden_size), err));
-    VL_TRY(vl_find_weight_optional(&head, &scope, "weight", vl_shape2(spec->vocab_size, spec->hidden_size), err));
+    model->head.softcap = spec->logit_softcap;
+    VL_TRY(spec->final_norm_form == VL_FORM_NONE ? no_norm(model, err) : load_norm(model, &text, err));
+    int64_t width = spec->embed_width ? spec->embed_width : spec->hidden_size;
+    VL_TRY(vl_find_weight(&table, &text, spec->names.embed, vl_shape2(spec->embed_rows, width), err));
+    VL_TRY(vl_find_weight_optional(&head, &scope, "weight", vl_shape2(spec->vocab_size, width), err));
     VL_TRY(choose(&chosen, model, table, head, err));
     model->head.weight = chosen->data;
     model->head.weight_dtype = chosen->dtype;
-    return VL_OK;
+    if (width == spec->hidden_size)
+        return VL_OK;
+    const vl_weight_view *projection;
+    char name[64];
+    snprintf(name, sizeof name, "%s.weight", spec->names.project_out);
+    VL_TRY(vl_find_weight(&projection, &text, name, vl_shape2(width, spec->hidden_size), err));
+    return fold_projection(model, chosen, projection, err);
 }

@@ -62,7 +62,7 @@ vl_status vl_objective_teacher(vl_objective *o, vl_tensor states, vl_error *err)
 
 static vl_norm_kind norm_kind(const vl_objective *o)
 {
-    return vl_head_get_info(o->head)->norm_is_layer ? VL_NORM_LAYER : VL_NORM_RMS;
+    return vl_head_get_source(o->head)->norm;
 }
 
 /* loss, and dx where it is given, of the adapted states u. */
@@ -84,7 +84,8 @@ static vl_status loss_of(vl_objective *o, const vl_objective_tile *tile, vl_tens
                                  .head = vl_head_matrix(o->head),
                                  .head_bias = vl_head_bias(o->head),
                                  .row_weight = tile->row_weight,
-                                 .kind = o->kind};
+                                 .kind = o->kind,
+                                 .softcap = (float)vl_head_get_source(o->head)->softcap};
     if (o->kind == VL_LOSS_CE) {
         args.targets = tile->targets;
     } else {

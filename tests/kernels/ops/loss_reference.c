@@ -87,10 +87,17 @@ void loss_reference(double *loss, double *dx, double *scale, const loss_problem 
             z[j] = p->bias ? p->bias[j] : 0;
             for (int64_t k = 0; k < p->d; k++)
                 z[j] += p->x[i * p->d + k] * p->head[j * p->d + k];
+            if (p->cap > 0)
+                z[j] = p->cap * tanh(z[j] / p->cap);
         }
         double weight = p->weights ? p->weights[i] : 1;
         loss[i] = row_gradient(slope, size, z, p->teacher ? p->teacher + i * p->v : NULL,
                                p->targets ? (int64_t)p->targets[i] : -1, p->v, p->kind);
+        for (int64_t j = 0; j < p->v && p->cap > 0; j++) {
+            double steep = 1 - z[j] / p->cap * (z[j] / p->cap);
+            slope[j] *= steep;
+            size[j] *= steep;
+        }
         for (int64_t k = 0; k < p->d && dx; k++)
             dx[i * p->d + k] = scale[i * p->d + k] = 0;
         for (int64_t j = 0; j < p->v && dx; j++)

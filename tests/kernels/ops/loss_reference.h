@@ -15,6 +15,7 @@ typedef struct loss_problem {
     const double *teacher; /* [m, v] logits; unused by CE */
     const double *targets; /* [m], CE */
     const double *weights; /* [m] or NULL */
+    double cap;            /* logits are cap tanh(z / cap); 0: z */
 } loss_problem;
 
 /* loss[m]; dx[m, d] with its scale[m, d] (the sum of the magnitudes of its terms), where they are not NULL. */

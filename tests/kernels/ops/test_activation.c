@@ -12,6 +12,7 @@ static double reference(double x, vl_activation kind)
     case VL_ACT_GELU_TANH: return x / (1 + exp(-2 * 0.79788456080286536 * (x + 0.044715 * x * x * x)));
     case VL_ACT_QUICK_GELU: return x / (1 + exp(-1.702 * x));
     case VL_ACT_RELU: return x > 0 ? x : 0;
+    case VL_ACT_CAP: break; /* has a number of its own: soft_caps */
     }
     return NAN;
 }
@@ -100,6 +101,28 @@ static void negative_tail_is_accurate(void **state)
     }
 }
 
+/* cap tanh(x / cap), in units of the cap, up to where it is flat. */
+static void soft_caps(void **state)
+{
+    (void)state;
+    enum { ROWS = 5, N = 1033 };
+    static const double caps[] = {0.5, 30, 50};
+    for (int k = 0; k < 3; k++) {
+        double *x = test_random_rows(ROWS, N, 3 * caps[k]), *want = test_memory(ROWS * N, sizeof *want);
+        for (int i = 0; i < ROWS * N; i++)
+            want[i] = tanh(x[i] / caps[k]);
+        test_tensor *in = test_tensor_of(VL_F32, x, ROWS, N, k % 2 ? STRIDED : DENSE);
+        vl_activation_args args = {.out = in->t, .x = in->t, .kind = VL_ACT_CAP, .cap = (float)caps[k]};
+        OK(vl_op_activation(device, &args, &error));
+        double *got = test_values(in);
+        for (int i = 0; i < ROWS * N; i++)
+            got[i] /= caps[k];
+        test_within("activation", "cap", test_absolute_error(got, want, ROWS * N));
+        args.cap = 0;
+        REFUSED(vl_op_activation(device, &args, &error));
+    }
+}
+
 static void activation_refuses(void **state)
 {
     (void)state;
@@ -118,5 +141,6 @@ static void activation_refuses(void **state)
 }
 
 static const struct CMUnitTest tests[] = {OPS_TEST(activation_all_variants), OPS_TEST(activation_of_extremes),
-                                          OPS_TEST(negative_tail_is_accurate), OPS_TEST(activation_refuses)};
+                                          OPS_TEST(negative_tail_is_accurate), OPS_TEST(soft_caps),
+                                          OPS_TEST(activation_refuses)};
 OPS_TEST_MAIN(tests)

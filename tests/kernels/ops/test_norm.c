@@ -218,7 +218,28 @@ static void norm_bits_do_not_depend_on_threads(void **state)
     }
 }
 
+/* No norm: rows times the weight, and back, to the bit. */
+static void no_norm(void **state)
+{
+    (void)state;
+    enum { M = 7, N = 1030 };
+    double *x = test_random_rows(M, N, 30), *dy = test_random_rows(M, N, 1), *weight = test_random(N, 1);
+    test_tensor *in = test_tensor_of(VL_F32, x, M, N, STRIDED), *slope = test_tensor_of(VL_F32, dy, M, N, DENSE);
+    test_tensor *out = test_empty(VL_F32, M, N, DENSE), *w = test_vector_of(VL_F32, weight, N);
+    vl_norm_args args = {.out = out->t, .x = in->t, .weight = w->t, .kind = VL_NORM_NONE, .eps = 1e-5};
+    OK(vl_op_norm(device, &args, &error));
+    double *got = test_values(out);
+    for (int i = 0; i < M * N; i++)
+        assert_true(got[i] == (double)((float)x[i] * (float)weight[i % N]));
+    vl_norm_backward_args back = {out->t, slope->t, in->t, w->t, VL_NORM_NONE, 1e-5};
+    OK(vl_op_norm_backward(device, &back, &error));
+    got = test_values(out);
+    for (int i = 0; i < M * N; i++)
+        assert_true(got[i] == (double)((float)dy[i] * (float)weight[i % N]));
+}
+
 static const struct CMUnitTest tests[] = {
+    OPS_TEST(no_norm),
     OPS_TEST(norm_forward),
     OPS_TEST(norm_of_extreme_rows),
     OPS_TEST(norm_refuses),

@@ -71,7 +71,7 @@ static outcome run(loss_problem *p, path way, int bits)
     test_tensor *x = test_tensor_of(VL_F32, p->x, p->m, p->d, layout), *loss = test_empty_vector(VL_F32, p->m);
     test_tensor *dx = bits & GRADIENT ? test_empty(VL_F32, p->m, p->d, layout) : NULL, *teacher = NULL;
     p->head = test_rounded(p->head, p->v * p->d, way.head.dtype);
-    vl_unembed_loss_args args = {.loss = loss->t, .x = x->t, .kind = p->kind};
+    vl_unembed_loss_args args = {.loss = loss->t, .x = x->t, .kind = p->kind, .softcap = (float)p->cap};
     args.head = test_matrix(p->head, p->v, p->d, way.head);
     if (dx)
         args.dx = dx->t;
@@ -161,6 +161,23 @@ static void losses_in_chunks(void **state)
     }
 }
 
+/* Logits behind a soft cap that bites (their deviation is about 5), on every path. */
+static void losses_behind_a_cap(void **state)
+{
+    static const int64_t shapes[][3] = {{1, 3, 5}, {13, 17, 31}, {29, 33, 2113}};
+    for (int way = 0; way < N_PATHS; way++) {
+        choose(paths[way]);
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+            for (int kind = 0; kind < 4; kind++) {
+                loss_problem p =
+                    random_problem(shapes[i][0], shapes[i][1], shapes[i][2], (vl_loss)kind, GRADIENT | BIAS, 3);
+                p.cap = 4;
+                check(p, paths[way], GRADIENT | BIAS, "unembed_loss");
+                test_teardown(state);
+            }
+    }
+}
+
 /* The same problem with all logits 1000 lower, which changes no distribution: exp(-lse) overflows. */
 static loss_problem far_below(loss_problem p)
 {
@@ -237,6 +254,7 @@ static void reference_gradient_is_the_slope(void **state)
     (void)state;
     for (int kind = 0; kind < 4; kind++) {
         loss_problem p = random_problem(5, 7, 23, (vl_loss)kind, WEIGHTS | BIAS, 2);
+        p.cap = kind % 2 ? 3 : 0;
         double *x = test_memory(35, 8), dx[35], scale[35], loss[5], up[5], down[5], step = 1e-5;
         memcpy(x, p.x, 35 * 8);
         p.x = x;
@@ -320,12 +338,8 @@ static void unembed_loss_refuses(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    OPS_TEST(losses_on_all_paths),
-    OPS_TEST(losses_in_chunks),
-    OPS_TEST(losses_of_extremes),
-    OPS_TEST(losses_at_equality),
-    OPS_TEST(reference_gradient_is_the_slope),
-    OPS_TEST(losses_repeat),
-    OPS_TEST(unembed_loss_refuses),
+    OPS_TEST(losses_on_all_paths), OPS_TEST(losses_in_chunks),     OPS_TEST(losses_of_extremes),
+    OPS_TEST(losses_at_equality),  OPS_TEST(losses_behind_a_cap),  OPS_TEST(reference_gradient_is_the_slope),
+    OPS_TEST(losses_repeat),       OPS_TEST(unembed_loss_refuses),
 };
 OPS_TEST_MAIN(tests)
