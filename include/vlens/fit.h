@@ -20,7 +20,8 @@ typedef struct vl_fit_result {
     int64_t resumed_from_step; /* 0 for a new run */
     double seconds;            /* of this run */
     int64_t n_layers;
-    double *train_kl;      /* [n_layers] mean objective over the last tenth of the steps */
+    int64_t n_stopped; /* layers that did not take all their steps, or came out without parameters: messages say why */
+    double *train_kl;  /* [n_layers] mean objective over the last tenth of the steps */
     double *validation_kl; /* [n_layers] of the parameters that were kept; NaN without a validation part */
     double *start_kl;      /* [n_layers] validation KL of the initialisation */
 } vl_fit_result;

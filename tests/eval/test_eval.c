@@ -17,6 +17,7 @@
 #include "trainer/base/half.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/rng.h"
+#include "tests/fit/cache_fault.h"
 #include "trainer/eval/depth.h"
 #include "trainer/lens/lens.h"
 #include "trainer/model/head.h"
@@ -169,6 +170,8 @@ static void check_class(fixture *f, const vl_eval_result *result, int token_clas
             read_state(h, f, L, row);
             log_distribution(p, h, vl_head_get_source(head));
             read_state(h, f, layer, row);
+            if (!isfinite(h[0]))
+                continue;
             log_distribution(q, h, vl_head_get_source(head));
             logit += kl(p, q);
             adapt(u, f, layer, h);
@@ -423,6 +426,34 @@ static void every_number_of_the_table_is_in_the_json(void **state)
     vl_eval_free(result);
 }
 
+/* A row that is no number, at one state: the state's means are those of the others, and it is said how many are. */
+static void a_bad_row_is_left_out_and_said(void **state)
+{
+    fixture *f = *state;
+    const vl_cache_tokens *tokens = vl_cache_get_tokens(f->cache);
+    vl_error err = VL_ERROR_INIT;
+    int64_t row = 0;
+    char *text;
+    while (!vl_cache_get_samples(f->cache)->heldout[tokens->sample_row[row]] || tokens->token_class[row] != VL_TEXT)
+        row++;
+    cache_fault(1, row, NAN);
+    vl_eval_result *result = evaluate(f);
+    check_class(f, result, VL_TEXT, "text");
+    check_class(f, result, VL_CLASS_COUNT, "all");
+    int group = find_group(result, "text");
+    int64_t all = vl_eval_get_group(result, group).rows;
+    assert_int_equal(vl_eval_get_cell(result, group, 1, VL_EVAL_TUNED).rows, all - 1);
+    assert_int_equal(vl_eval_get_cell(result, group, 2, VL_EVAL_TUNED).rows, all);
+    assert_int_equal(vl_eval_table(&text, result, &err), VL_OK);
+    assert_non_null(strstr(text, "Left out at state 1, tuned: 1 rows whose numbers are not finite."));
+    vl_release(text);
+    assert_int_equal(vl_eval_json(&text, result, &err), VL_OK);
+    assert_non_null(strstr(text, "\"left_out\": ["));
+    vl_release(text);
+    vl_eval_free(result);
+    cache_fault(-1, 0, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -430,6 +461,7 @@ int main(void)
         cmocka_unit_test(training_rows_are_evaluated_on_demand),
         cmocka_unit_test(the_other_columns_equal_a_plain_computation),
         cmocka_unit_test(depths_of_two_members_are_those_of_one),
+        cmocka_unit_test(a_bad_row_is_left_out_and_said),
         cmocka_unit_test(the_last_state_is_the_model_itself),
         cmocka_unit_test(another_models_lens_is_refused),
         cmocka_unit_test(every_number_of_the_table_is_in_the_json),

@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* From now on row `row` of `state` of a bfloat16 cache reads as `value` in every column. state -1: no fault. */
+/* From now on row `row` of `state` of a cache reads as `value` in every column. Row -1:
+ * every row. state -1: no fault. */
 void cache_fault(int64_t state, int64_t row, float value);
 
 #endif

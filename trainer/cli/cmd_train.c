@@ -72,7 +72,19 @@ static void print_result_json(const vl_fit_result *r)
     print_json_list("start_kl", r->start_kl, r->n_layers);
     print_json_list("validation_kl", r->validation_kl, r->n_layers);
     print_json_list("train_kl", r->train_kl, r->n_layers);
-    printf("}\n");
+    printf(", \"stopped_layers\": %lld}\n", (long long)r->n_stopped);
+}
+
+/* A lens with layers that stopped early is written, but it is not what was asked for. */
+static int complain(const vl_fit_result *r, const vl_config *config)
+{
+    if (r->n_stopped == 0 || cli_team_is_silent())
+        return EXIT_DONE;
+    fprintf(stderr,
+            "vlens: %s: %lld of the layers stopped early: messages of the fit say why, stopped_step in metrics.json "
+            "says where; train again with --fresh\n",
+            config->output, (long long)r->n_stopped);
+    return EXIT_FAILED;
 }
 
 static bool has_heldout(const vl_cache *cache)
@@ -155,9 +167,12 @@ int cmd_train(const cli_command *self, int argc, char **argv)
         print_result_json(&result);
     else
         print_result(&result, config);
+    int complaint = status == VL_OK ? complain(&result, config) : EXIT_DONE;
     vl_fit_result_clear(&result);
     vl_cache_close(cache);
     vl_device_close(device);
     vl_config_free(config);
-    return status == VL_OK ? cli_print("") : code;
+    if (status == VL_OK && complaint == EXIT_DONE)
+        return cli_print("");
+    return status == VL_OK ? complaint : code;
 }

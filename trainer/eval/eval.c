@@ -83,6 +83,20 @@ static vl_status evaluation_alloc(evaluation *e, vl_error *err)
     return VL_OK;
 }
 
+/* A row whose numbers are not finite would blank a whole state: it is counted and said instead. */
+static void leave_out(evaluation *e, const vl_readout_cell *cell, vl_eval_lens lens, int64_t row)
+{
+    const vl_cache_tokens *tokens = vl_cache_get_tokens(e->in->cache);
+    int64_t *n = &e->result->left_out[cell->state * VL_EVAL_LENS_COUNT + (int64_t)lens];
+    if (lens != VL_EVAL_WRONG_PICTURE)
+        vl_depth_differs(&e->depth, row, lens, cell->state);
+    if (lens == VL_EVAL_LOGIT && *n == 0)
+        vl_log_say(&e->log, 1, "state %lld: sample %lld, position %lld is no finite number; such rows are left out",
+                   (long long)cell->state, (long long)tokens->sample[e->rows->row[row]],
+                   (long long)tokens->position[e->rows->row[row]]);
+    ++*n;
+}
+
 static void record(evaluation *e, const vl_readout_cell *cell, vl_eval_lens lens)
 {
     for (int64_t i = 0; i < cell->rows; i++) {
@@ -90,6 +104,10 @@ static void record(evaluation *e, const vl_readout_cell *cell, vl_eval_lens lens
         const float *metrics = e->host_metrics + i * VL_METRIC_COUNT;
         if (lens == VL_EVAL_WRONG_PICTURE && e->rows->partner[row] < 0)
             continue;
+        if (!cell->sound[i] || !isfinite(metrics[VL_METRIC_KL])) {
+            leave_out(e, cell, lens, row);
+            continue;
+        }
         vl_tally_add(&e->result->tally, cell->state, lens, e->rows->group[row], e->rows->cluster[row], metrics);
         if (lens != VL_EVAL_WRONG_PICTURE && metrics[VL_METRIC_TOP1] < 1)
             vl_depth_differs(&e->depth, row, lens, cell->state);
@@ -120,7 +138,10 @@ static vl_status on_cell(void *user, const vl_readout_cell *cell, vl_error *err)
     bool bf16 = vl_adapter_in_bf16(e->in->config->precision, e->head, false);
     VL_TRY(vl_readout_distribution(&e->q, &e->readout, cell, e->u, bf16, err));
     VL_TRY(compare(e, cell, which, &e->teacher, err));
-    vl_pooled_rows pooled = {cell->state, which, e->rows->group + cell->first,
+    vl_pooled_rows pooled = {cell->state,
+                             which,
+                             e->rows->group + cell->first,
+                             cell->n_unsound ? cell->sound : NULL,
                              vl_distribution_rows(&e->q, cell->rows).logits,
                              vl_distribution_rows(&e->teacher, cell->rows).logits};
     VL_TRY(vl_pooled_add(&e->result->pooled, e->device, &pooled, err));
@@ -150,6 +171,9 @@ static vl_status on_tile(void *user, int64_t first, int64_t n, vl_error *err)
 /* What the processes of the team have measured, together. */
 static vl_status add_up(evaluation *e, vl_error *err)
 {
+    vl_team_sum left_out = {e->result->left_out, VL_I64, (e->n_layers + 1) * VL_EVAL_LENS_COUNT, 0,
+                            vl_team_size(e->team)};
+    VL_TRY(vl_team_add(e->team, &left_out, err));
     VL_TRY(vl_tally_add_up(&e->result->tally, e->team, err));
     VL_TRY(vl_pooled_add_up(&e->result->pooled, e->team, err));
     VL_TRY(vl_depth_add_up(&e->depth, e->team, err));
@@ -271,6 +295,9 @@ vl_status vl_eval_run(vl_eval_result **out, const vl_eval_inputs *inputs, const 
     e.capacity = e.capacity < rows.n ? e.capacity : rows.n;
     VL_GOTO(evaluation_alloc(&e, err));
     VL_GOTO(vl_tally_new(&r->tally, e.n_layers + 1, rows.n_clusters, err));
+    r->left_out = vl_calloc((size_t)(e.n_layers + 1) * VL_EVAL_LENS_COUNT, sizeof *r->left_out);
+    if (!r->left_out)
+        VL_GOTO(vl_fail_nomem(err, "evaluation"));
     VL_GOTO(vl_depth_new(&e.depth, rows.n, e.n_layers + 1, err));
     if (r->metrics & (1u << VL_METRIC_BIAS | 1u << VL_METRIC_ECE))
         VL_GOTO(vl_pooled_new(&r->pooled, e.n_layers + 1, vl_head_get_info(e.head)->vocab_size, err));

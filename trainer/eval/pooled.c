@@ -68,8 +68,9 @@ static vl_status need_mean(vl_pooled_cell *cell, int64_t v, vl_error *err)
 }
 
 /* The first n rows of the work areas. */
-static vl_status add_piece(vl_pooled *p, const vl_pooled_rows *rows, const uint8_t *group, int64_t n, vl_error *err)
+static vl_status add_piece(vl_pooled *p, const vl_pooled_rows *rows, int64_t at, int64_t n, vl_error *err)
 {
+    const uint8_t *group = rows->group + at, *sound = rows->sound ? rows->sound + at : NULL;
     double lse[VL_POOLED_ROWS], model[VL_POOLED_ROWS];
     int64_t best[VL_POOLED_ROWS], v = p->v;
 #pragma omp parallel for schedule(static)
@@ -79,6 +80,8 @@ static vl_status add_piece(vl_pooled *p, const vl_pooled_rows *rows, const uint8
         model[i] = exp((double)p->teacher[i * v + best[i]] - log_sum(p->teacher + i * v, v, &unused));
     }
     for (int64_t i = 0; i < n; i++) {
+        if (sound && !sound[i])
+            continue;
         vl_pooled_cell *cell = cell_at(p, rows->state, rows->lens, group[i]);
         VL_TRY(need_mean(cell, v, err));
         cell->count.rows++;
@@ -87,6 +90,8 @@ static vl_status add_piece(vl_pooled *p, const vl_pooled_rows *rows, const uint8
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < v; first += BLOCK)
         for (int64_t i = 0; i < n; i++) {
+            if (sound && !sound[i])
+                continue;
             double *mean = cell_at(p, rows->state, rows->lens, group[i])->mean;
             for (int64_t j = first; j < v && j < first + BLOCK; j++)
                 mean[j] += (double)expf((float)((double)p->logits[i * v + j] - lse[i]));
@@ -102,7 +107,7 @@ vl_status vl_pooled_add(vl_pooled *p, vl_device *device, const vl_pooled_rows *r
         vl_tensor logits = vl_tensor_rows(rows->logits, first, n), teacher = vl_tensor_rows(rows->teacher, first, n);
         VL_TRY(vl_device_read(device, p->logits, &logits, err));
         VL_TRY(vl_device_read(device, p->teacher, &teacher, err));
-        VL_TRY(add_piece(p, rows, rows->group + first, n, err));
+        VL_TRY(add_piece(p, rows, first, n, err));
     }
     return VL_OK;
 }

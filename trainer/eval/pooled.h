@@ -41,6 +41,7 @@ typedef struct vl_pooled_rows {
     int64_t state;
     vl_eval_lens lens;
     const uint8_t *group; /* [n] finest groups, on the host */
+    const uint8_t *sound; /* [n] 0: the row is left out; NULL: none is */
     vl_tensor logits;     /* [n, V] of the lens, on the device */
     vl_tensor teacher;    /* [n, V] of the model */
 } vl_pooled_rows;

@@ -78,6 +78,20 @@ static void put_state(vl_str *out, const vl_eval_result *r, int group, int64_t s
     vl_str_putc(out, '\n');
 }
 
+static int64_t left_out(const vl_eval_result *r, int64_t state, vl_eval_lens lens)
+{
+    return r->left_out ? r->left_out[state * VL_EVAL_LENS_COUNT + (int64_t)lens] : 0;
+}
+
+static void put_left_out(vl_str *out, const vl_eval_result *r)
+{
+    for (int64_t s = 0; s <= r->n_layers; s++)
+        for (vl_eval_lens lens = 0; lens < VL_EVAL_LENS_COUNT; lens++)
+            if (left_out(r, s, lens))
+                vl_str_printf(out, "Left out at state %lld, %s: %lld rows whose numbers are not finite.\n",
+                              (long long)s, vl_eval_lens_name(lens), (long long)left_out(r, s, lens));
+}
+
 static void put_depth(vl_str *out, const vl_eval_result *r, int group)
 {
     vl_str_puts(out, "prediction depth:");
@@ -132,6 +146,7 @@ vl_status vl_eval_table(char **out, const vl_eval_result *r, vl_error *err)
     vl_str_puts(&text, "Prediction depth: mean first state from which on the lens' first token stays the model's.\n");
     if (r->heldout && !r->seen.known)
         vl_str_puts(&text, "What the lens was fitted on is unknown: whether these rows were among it, too.\n");
+    put_left_out(&text, r);
     if (r->has_baseline)
         vl_str_printf(&text, "baseline: %s\n", r->baseline_path);
     if (r->n_skipped)
@@ -221,6 +236,19 @@ static json_t *seen_json(const vl_eval_result *r)
                      "of", (json_int_t)seen->of);
 }
 
+/* Rows whose numbers are not finite, by state and lens; empty as it should be. */
+static json_t *left_out_json(const vl_eval_result *r)
+{
+    json_t *list = json_array();
+    for (int64_t s = 0; s <= r->n_layers; s++)
+        for (vl_eval_lens lens = 0; lens < VL_EVAL_LENS_COUNT; lens++)
+            if (left_out(r, s, lens))
+                json_array_append_new(list,
+                                      json_pack("{s:I, s:s, s:I}", "state", (json_int_t)s, "lens",
+                                                vl_eval_lens_name(lens), "rows", (json_int_t)left_out(r, s, lens)));
+    return list;
+}
+
 vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
 {
     json_t *root =
@@ -245,6 +273,7 @@ vl_status vl_eval_json(char **out, const vl_eval_result *r, vl_error *err)
         json_object_set_new(group, "all_states", transfer_json(r, &means[g]));
         json_array_append_new(groups, group);
     }
+    json_object_set_new(root, "left_out", left_out_json(r));
     json_object_set_new(root, "classes", groups);
     char *text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
     json_decref(root);

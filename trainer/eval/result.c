@@ -25,6 +25,7 @@ void vl_eval_free(vl_eval_result *result)
     vl_free(result->depth);
     vl_free(result->cell);
     vl_free(result->gain);
+    vl_free(result->left_out);
     vl_free(result);
 }
 
@@ -100,7 +101,7 @@ static void finish_cell(vl_eval_result *r, int g, int64_t state, vl_eval_lens le
 {
     const vl_tally *t = &r->tally;
     size_t at = place(r, g, state, lens);
-    const int64_t *rows = (lens == VL_EVAL_WRONG_PICTURE ? t->wrong : t->rows) + r->group[g] * t->n_clusters;
+    const int64_t *rows = vl_tally_rows(t, state, lens, r->group[g]);
     const double *sum = vl_tally_kl(t, state, lens, r->group[g]);
     r->cell[at] = vl_tally_cell(t, state, lens, r->group[g]);
     r->gain[at] = (vl_estimate){NAN, NAN, NAN};
@@ -108,7 +109,8 @@ static void finish_cell(vl_eval_result *r, int g, int64_t state, vl_eval_lens le
         return;
     r->cell[at].kl =
         vl_bootstrap_estimate(sum, NULL, rows, t->n_clusters, work->draws, r->bootstrap.resamples, work->scratch);
-    if (lens == VL_EVAL_LOGIT || lens == VL_EVAL_BASELINE)
+    bool pairs = r->cell[at].rows == vl_tally_cell(t, state, VL_EVAL_TUNED, r->group[g]).rows;
+    if (pairs && (lens == VL_EVAL_LOGIT || lens == VL_EVAL_BASELINE)) /* the same rows are left out of both */
         r->gain[at] = vl_bootstrap_estimate(sum, vl_tally_kl(t, state, VL_EVAL_TUNED, r->group[g]), rows, t->n_clusters,
                                             work->draws, r->bootstrap.resamples, work->scratch);
     if (lens != VL_EVAL_WRONG_PICTURE) {

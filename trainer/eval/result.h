@@ -13,6 +13,7 @@ struct vl_eval_result {
     vl_pooled pooled;
     int64_t wrong_rows; /* in all */
     int64_t n_skipped;  /* samples of the data that the cache leaves out */
+    int64_t *left_out;  /* [n_layers + 1, VL_EVAL_LENS_COUNT] rows whose numbers are not finite */
     bool has_baseline, has_pictures;
     bool heldout;      /* eval.split */
     bool other_model;  /* the lens was made for another head: recorded in every output */

@@ -17,12 +17,13 @@ vl_status vl_tally_new(vl_tally *out, int64_t n_states, int64_t n_clusters, vl_e
     size_t cells = (size_t)n_states * VL_EVAL_LENS_COUNT * VL_GROUP_COUNT, clusters = (size_t)n_clusters;
     *out = (vl_tally){.n_states = n_states, .n_clusters = n_clusters};
     out->kl = vl_calloc(cells * clusters, sizeof(double));
+    out->kl_rows = vl_calloc(cells * clusters, sizeof(int64_t));
     out->metric = vl_calloc(cells * VL_METRIC_COUNT, sizeof(double));
     out->valid = vl_calloc(cells * VL_METRIC_COUNT, sizeof(int64_t));
     out->depth = vl_calloc(VL_EVAL_LENS_COUNT * VL_GROUP_COUNT * clusters, sizeof(double));
     out->rows = vl_calloc(VL_GROUP_COUNT * clusters, sizeof(int64_t));
     out->wrong = vl_calloc(VL_GROUP_COUNT * clusters, sizeof(int64_t));
-    if (out->kl && out->metric && out->valid && out->depth && out->rows && out->wrong)
+    if (out->kl && out->kl_rows && out->metric && out->valid && out->depth && out->rows && out->wrong)
         return VL_OK;
     vl_tally_clear(out);
     return vl_fail_nomem(err, "sums of the evaluation");
@@ -31,6 +32,7 @@ vl_status vl_tally_new(vl_tally *out, int64_t n_states, int64_t n_clusters, vl_e
 void vl_tally_clear(vl_tally *tally)
 {
     vl_free(tally->kl);
+    vl_free(tally->kl_rows);
     vl_free(tally->metric);
     vl_free(tally->valid);
     vl_free(tally->depth);
@@ -55,6 +57,7 @@ void vl_tally_add(vl_tally *tally, int64_t state, vl_eval_lens lens, int group, 
             continue;
         size_t cell = cell_index(tally, state, lens, target);
         tally->kl[cell * (size_t)tally->n_clusters + (size_t)cluster] += (double)metric[VL_METRIC_KL];
+        tally->kl_rows[cell * (size_t)tally->n_clusters + (size_t)cluster]++;
         for (int m = 0; m < VL_METRIC_COUNT; m++)
             if (!isnan(metric[m])) {
                 tally->metric[cell * VL_METRIC_COUNT + (size_t)m] += (double)metric[m];
@@ -67,9 +70,10 @@ vl_status vl_tally_add_up(vl_tally *t, const vl_team *team, vl_error *err)
 {
     int64_t cells = t->n_states * VL_EVAL_LENS_COUNT * VL_GROUP_COUNT, metrics = cells * VL_METRIC_COUNT;
     vl_team_sum sums[] = {{t->kl, VL_F64, cells * t->n_clusters, 0, vl_team_size(team)},
+                          {t->kl_rows, VL_I64, cells * t->n_clusters, 0, vl_team_size(team)},
                           {t->metric, VL_F64, metrics, 0, vl_team_size(team)},
                           {t->valid, VL_I64, metrics, 0, vl_team_size(team)}};
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         VL_TRY(vl_team_add(team, &sums[i], err));
     return VL_OK;
 }
@@ -89,6 +93,11 @@ const double *vl_tally_depth(const vl_tally *tally, vl_eval_lens lens, int group
 const double *vl_tally_kl(const vl_tally *tally, int64_t state, vl_eval_lens lens, int group)
 {
     return tally->kl + cell_index(tally, state, lens, group) * (size_t)tally->n_clusters;
+}
+
+const int64_t *vl_tally_rows(const vl_tally *tally, int64_t state, vl_eval_lens lens, int group)
+{
+    return tally->kl_rows + cell_index(tally, state, lens, group) * (size_t)tally->n_clusters;
 }
 
 vl_eval_cell vl_tally_cell(const vl_tally *tally, int64_t state, vl_eval_lens lens, int group)

@@ -11,12 +11,36 @@ enum { MOST_ROLLBACKS = 5, CAUSE_SIZE = 160 };
 /* Twice the best loss, and so much more in nats that it is no noise on a loss near 0. */
 static const double RISE = 2.0, RISE_NATS = 0.01;
 
-void vl_fit_note_bad_row(const vl_fit_session *s, vl_fit_layer *layer)
+void vl_fit_note_unsound(vl_fit_session *s, vl_fit_layer *layer, const vl_readout_cell *cell)
+{
+    const vl_cache_tokens *tokens = vl_cache_get_tokens(s->cache);
+    for (int64_t r = 0; r < cell->rows && cell->n_unsound > 0; r++) {
+        int64_t row = cell->sound[r] ? -1 : vl_loader_cache_row(&s->readout.loader, r);
+        bool teacher = row >= 0 && s->readout.loader.sound[r];
+        bool *said = teacher ? &s->said_teacher_unsound : &layer->said_unsound;
+        if (row < 0 || *said)
+            continue;
+        *said = true;
+        if (teacher)
+            vl_log_say(
+                &s->log, 1,
+                "sample %lld, position %lld: the teacher's state in the cache is no finite number; such rows are "
+                "left out",
+                (long long)tokens->sample[row], (long long)tokens->position[row]);
+        else
+            vl_log_say(&s->log, 1,
+                       "layer %lld: sample %lld, position %lld: its state in the cache is no finite number; such rows "
+                       "are left out",
+                       (long long)layer->index, (long long)tokens->sample[row], (long long)tokens->position[row]);
+    }
+}
+
+void vl_fit_note_bad_row(const vl_fit_session *s, vl_fit_layer *layer, const vl_readout_cell *cell)
 {
     if (layer->bad_row >= 0)
         return;
-    for (int64_t r = 0; r < s->readout.loader.rows; r++)
-        if (!isfinite(s->objective.host_loss[r])) {
+    for (int64_t r = 0; r < cell->rows; r++)
+        if (cell->sound[r] && !isfinite(s->objective.host_loss[r])) {
             layer->bad_row = vl_loader_cache_row(&s->readout.loader, r);
             return;
         }
@@ -41,7 +65,7 @@ static vl_status find_cause(char cause[CAUSE_SIZE], bool *data, vl_fit_session *
 {
     bool state = true, teacher = true;
     *data = false;
-    snprintf(cause, CAUSE_SIZE, "no row by itself");
+    snprintf(cause, CAUSE_SIZE, layer->step_rows ? "no row by itself" : "no row of the step holds finite numbers");
     if (layer->bad_row < 0)
         return VL_OK;
     VL_TRY(state_is_finite(&state, s, layer->index, layer->bad_row, err));

@@ -202,6 +202,8 @@ static vl_status keep_layer(vl_fit_session *s, vl_fit_layer *l, vl_error *err)
     vl_log_say(&s->log, 1, "layer %lld: its parameters are no finite numbers; the lens is written without it",
                (long long)l->index);
     vl_fit_kept_clear(s, l);
+    if (l->progress.stopped_step < 0)
+        l->progress.stopped_step = s->step;
     return VL_OK;
 }
 

@@ -43,8 +43,10 @@ typedef struct vl_fit_layer {
     vl_fit_progress progress;
     double *history; /* [steps] objective of each step */
     double step_loss;
-    int64_t followed; /* progress.rollbacks when the root's parameters were taken over last */
-    int64_t bad_row;  /* of the cache: the first of this step or validation whose loss is no finite number; -1 */
+    int64_t step_rows; /* rows of the step that count */
+    bool said_unsound; /* that rows are left out */
+    int64_t followed;  /* progress.rollbacks when the root's parameters were taken over last */
+    int64_t bad_row;   /* of the cache: the first of this step or validation whose loss is no finite number; -1 */
     /* On the device while it is in flight: */
     vl_adapter adapter, best;
     vl_adapter_gradient gradient;

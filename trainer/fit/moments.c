@@ -21,6 +21,7 @@ typedef struct collector {
     bool matrix;
     int threads;
     float *x, *y;                  /* [capacity, D] the tile's states, and what is missing of the final state */
+    uint8_t *sound;                /* [capacity] of state and final state together */
     double *root;                  /* [capacity] of each row's weight; 0: it does not count */
     double *x_squares, *y_squares; /* [D] */
     double *norms;                 /* [2, SAMPLE_ROWS + capacity] of the sample: state, final state */
@@ -59,7 +60,8 @@ static void row_norms(double *state, double *final_state, const collector *c, in
 static bool counts(const collector *c, int64_t row)
 {
     double a, b;
-    if (vl_cache_get_tokens(c->loader->source.cache)->position[vl_loader_cache_row(c->loader, row)] == 0)
+    if (!c->sound[row] ||
+        vl_cache_get_tokens(c->loader->source.cache)->position[vl_loader_cache_row(c->loader, row)] == 0)
         return false;
     row_norms(&a, &b, c, row);
     return a <= c->limit_state && b <= c->limit_final;
@@ -83,7 +85,7 @@ static void note_norms(collector *c)
     for (int64_t r = 0; r < c->loader->rows && c->n_norms < c->norms_capacity; r++) {
         double a, b;
         row_norms(&a, &b, c, r);
-        if (!isfinite(a) || !isfinite(b))
+        if (!c->sound[r] || !isfinite(a) || !isfinite(b))
             continue;
         c->norms[c->n_norms] = a;
         c->norms[c->norms_capacity + c->n_norms++] = b;
@@ -210,6 +212,8 @@ static int64_t pack(collector *c)
     }
     m->rows += n;
     m->left_out += c->loader->rows - n;
+    for (int64_t r = 0; r < c->loader->rows; r++)
+        m->unsound += !c->sound[r];
     return n;
 }
 
@@ -262,9 +266,12 @@ static vl_status on_cell(void *user, const vl_readout_cell *cell, vl_error *err)
     collector *c = user;
     int64_t n = cell->rows * c->m->d;
     if (cell->index == 0) {
+        memcpy(c->sound, cell->sound, (size_t)cell->rows);
         widen_rows(c->y, cell->stored, c);
         return VL_OK;
     }
+    for (int64_t r = 0; r < cell->rows; r++)
+        c->sound[r] &= cell->sound[r];
     widen_rows(c->x, cell->stored, c);
 #pragma omp parallel for schedule(static) num_threads(c->threads)
     for (int64_t i = 0; i < n; i++)
@@ -288,9 +295,11 @@ static vl_status allocate(collector *c, vl_error *err)
     c->y = vl_alloc_aligned(rows * d, sizeof(float));
     c->norms = vl_alloc(2 * (size_t)c->norms_capacity, sizeof(double));
     c->root = vl_alloc(rows, sizeof(double));
+    c->sound = vl_alloc(rows, 1);
     c->x_squares = vl_calloc(d, sizeof(double));
     c->y_squares = vl_calloc(d, sizeof(double));
-    if (!m->x || !m->y || !m->h0 || !m->y0 || !c->x || !c->y || !c->norms || !c->root || !c->x_squares || !c->y_squares)
+    if (!m->x || !m->y || !m->h0 || !m->y0 || !c->x || !c->y || !c->norms || !c->root || !c->sound || !c->x_squares ||
+        !c->y_squares)
         return vl_fail_nomem(err, "closed-form start");
     if (!c->matrix)
         return VL_OK;
@@ -337,6 +346,7 @@ done:
     vl_free(c.y);
     vl_free(c.norms);
     vl_free(c.root);
+    vl_free(c.sound);
     vl_free(c.x_squares);
     vl_free(c.y_squares);
     vl_free(c.product);

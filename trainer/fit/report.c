@@ -62,6 +62,7 @@ vl_status vl_fit_fill_result(vl_fit_result *result, const vl_fit_session *s, vl_
         result->train_kl[layer->index] = train_loss(layer);
         result->validation_kl[layer->index] = kept_loss(layer);
         result->start_kl[layer->index] = layer->progress.start_loss;
+        result->n_stopped += layer->progress.stopped_step >= 0;
     }
     return VL_OK;
 }
@@ -241,6 +242,7 @@ static vl_status read_metrics(vl_fit_result *result, const vl_fit_session *s, vl
         result->train_kl[i] = real_of(layer, "train");
         result->validation_kl[i] = real_of(layer, "validation");
         result->start_kl[i] = real_of(layer, "start");
+        result->n_stopped += json_is_integer(json_object_get(layer, "stopped_step"));
     }
     json_decref(root);
     return VL_OK;

@@ -9,6 +9,7 @@
 typedef struct vl_moments {
     int64_t d;
     int64_t rows, left_out;
+    int64_t unsound;             /* of those left out: rows whose numbers are not finite */
     double weight;               /* sum of the rows' weights */
     double *xx, *yx;             /* [D, D] sum w x x^T, sum w y x^T (y along the rows); NULL without a matrix */
     double *x, *y;               /* [D] sum w x, sum w y */

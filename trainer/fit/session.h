@@ -38,6 +38,7 @@ typedef struct vl_fit_session {
     vl_cache *cache;
     vl_device *device;
     vl_log log;
+    bool said_teacher_unsound;
     char *lens_path, *checkpoint_path, *metrics_path;
     char *settings; /* config/settings.h: what decides the parameters */
     int64_t d_model, n_layers;
@@ -103,8 +104,10 @@ vl_status vl_fit_watch_reset(vl_fit_session *session, vl_error *err);
 vl_tensor vl_fit_watch_seen(const vl_fit_session *session, int64_t slot, int column, int64_t n);
 vl_tensor vl_fit_watch_scales(const vl_fit_session *session, int64_t slot);
 
-/* fault.c: looks for a row of the tile whose loss is no finite number. */
-void vl_fit_note_bad_row(const vl_fit_session *session, vl_fit_layer *layer);
+/* fault.c: looks for a row of the cell that counts and whose loss is no finite number. */
+void vl_fit_note_bad_row(const vl_fit_session *session, vl_fit_layer *layer, const vl_readout_cell *cell);
+/* Says once of a layer, or once of the teacher, that rows are left out whose numbers in the cache are not finite. */
+void vl_fit_note_unsound(vl_fit_session *session, vl_fit_layer *layer, const vl_readout_cell *cell);
 /* A step whose loss or gradient (of this norm) is no finite number: the layer stops, or goes back to its best
  * parameters where the numbers in the cache are sound. */
 vl_status vl_fit_handle_bad_step(vl_fit_session *session, vl_fit_layer *layer, double norm, vl_error *err);

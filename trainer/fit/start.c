@@ -128,6 +128,10 @@ static vl_status closed_form(vl_fit_session *s, vl_fit_layer *layer, vl_error *e
     VL_GOTO(candidate_new(&work.next, s->d_model, matrix, err));
     vl_moments_args sums = {layer->index, s->n_layers, matrix};
     VL_GOTO(vl_moments_collect(&moments, &s->readout, &s->plan.train, &sums, err));
+    if (!(moments.weight > 0) && moments.unsound > 0) {
+        set_rates(s, layer, 1.0, 1.0); /* its first step will say that there is nothing to fit on */
+        goto done;
+    }
     if (matrix) {
         VL_GOTO(search_lambda(&work, err));
         layer->progress.ridge = work.best.lambda;

@@ -76,6 +76,8 @@ static vl_status judge_layer(vl_fit_session *s, vl_fit_layer *layer, vl_error *e
 {
     const double *seen = s->watch.host + slot_of(s, layer) * VL_WATCH_COLUMNS;
     layer->step_loss = seen[VL_WATCH_LOSS];
+    if (layer->step_rows == 0 && s->share.size == 1)
+        layer->step_loss = NAN; /* not a row of the step counts */
     if (isfinite(seen[VL_WATCH_NORM]) && isfinite(layer->step_loss)) {
         layer->history[s->step] = layer->step_loss;
         layer->progress.steps++;
@@ -139,6 +141,8 @@ static vl_status on_cell(void *user, const vl_readout_cell *cell, vl_error *err)
                                 .first_row = cell->first,
                                 .fresh = cell->first == 0};
     VL_TRY(vl_op_loss_total(s->device, &total, err));
+    layer->step_rows += cell->rows - cell->n_unsound;
+    vl_fit_note_unsound(s, layer, cell);
     layer->progress.seconds += vl_clock() - began;
     return work->at_once ? finish_layer(s, layer, err) : VL_OK;
 }
@@ -157,6 +161,7 @@ static vl_status choose_layers(step *work, bool has_rows, vl_error *err)
         return vl_fail_nomem(err, "layers of a step");
     for (int64_t i = 0; i < n; i++) {
         layers[i].step_loss = 0;
+        layers[i].step_rows = 0;
         layers[i].bad_row = -1;
         if (!vl_fit_is_due(s, &layers[i]))
             continue;

@@ -26,20 +26,10 @@ bool vl_fit_validation_is_due(const vl_fit_session *s)
 
 typedef struct scoring {
     vl_fit_session *session;
-    vl_fit_layer *const *layers; /* [n] */
-    vl_fit_score *out;           /* [n] sums of losses by class, on the way */
-    double rows[VL_CLASS_COUNT];
+    vl_fit_layer *const *layers;    /* [n] */
+    vl_fit_score *out;              /* [n] sums of losses by class, on the way */
+    double (*rows)[VL_CLASS_COUNT]; /* [n] rows that count */
 } scoring;
-
-static vl_status count_rows(void *user, int64_t first, int64_t rows, vl_error *err)
-{
-    scoring *work = user;
-    (void)first;
-    (void)err;
-    for (int64_t r = 0; r < rows; r++)
-        work->rows[work->session->readout.loader.token_class[r]]++;
-    return VL_OK;
-}
 
 static vl_status choose_adapter(vl_adapter *out, void *user, const vl_readout_cell *cell, vl_error *err)
 {
@@ -55,8 +45,12 @@ static vl_status on_cell(void *user, const vl_readout_cell *cell, vl_error *err)
     vl_objective_tile tile = {.h = cell->h, .targets = vl_loader_targets(&s->readout.loader)};
     VL_TRY(vl_objective_layer(&s->objective, &tile, &cell->adapter, NULL, err));
     for (int64_t r = 0; r < cell->rows; r++)
-        work->out[cell->index].by_class[s->readout.loader.token_class[r]] += (double)s->objective.host_loss[r];
-    vl_fit_note_bad_row(s, work->layers[cell->index]);
+        if (cell->sound[r]) {
+            work->out[cell->index].by_class[s->readout.loader.token_class[r]] += (double)s->objective.host_loss[r];
+            work->rows[cell->index][s->readout.loader.token_class[r]]++;
+        }
+    vl_fit_note_unsound(s, work->layers[cell->index], cell);
+    vl_fit_note_bad_row(s, work->layers[cell->index], cell);
     return VL_OK;
 }
 
@@ -80,8 +74,12 @@ vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *s, vl_fit_layer
     vl_sampler sampler = vl_sampler_in_order(rows);
     scoring work = {.session = s, .layers = layers, .out = out};
     int64_t *states = vl_alloc((size_t)n + 1, sizeof *states);
-    if (!states)
+    work.rows = vl_calloc((size_t)n + 1, sizeof *work.rows);
+    if (!states || !work.rows) {
+        vl_free(states);
+        vl_free(work.rows);
         return vl_fail_nomem(err, "validation");
+    }
     memset(out, 0, (size_t)n * sizeof *out);
     for (int64_t i = 0; i < n; i++) {
         layers[i]->bad_row = -1;
@@ -94,14 +92,14 @@ vl_status vl_fit_score_layers(vl_fit_score *out, vl_fit_session *s, vl_fit_layer
                     .n_states = n,
                     .teacher = vl_objective_needs_teacher(&s->objective) ? &s->objective.teacher : NULL,
                     .teacher_state = s->n_layers,
-                    .tile = count_rows,
                     .adapter = choose_adapter,
                     .cell = on_cell,
                     .user = &work};
     vl_status status = vl_readout_walk(&s->readout, &walk, err);
     for (int64_t i = 0; i < n; i++)
-        finish(&out[i], work.rows, s->config->lens.class_weights);
+        finish(&out[i], work.rows[i], s->config->lens.class_weights);
     vl_free(states);
+    vl_free(work.rows);
     return status;
 }
 

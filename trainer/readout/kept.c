@@ -54,6 +54,13 @@ static vl_status fill_state(vl_kept *k, vl_loader *f, int64_t state, void *buffe
         }
         vl_tensor part = vl_tensor_rows(k->states[state], k->slot[row], n);
         VL_TRY(vl_cache_read(buffer, f->source.cache, state, row, n, err));
+        for (int64_t i = 0; i < n; i++)
+            if (!vl_row_is_finite((const char *)buffer + (size_t)(i * f->d_model) * vl_dtype_size(f->dtype), f->dtype,
+                                  f->d_model)) {
+                vl_device_free(k->device, k->states[state].data);
+                k->states[state].data = NULL;
+                return VL_OK;
+            }
         VL_TRY(vl_device_write(k->device, &part, buffer, err));
     }
     return f->log ? vl_log_poll(f->log, err) : VL_OK;

@@ -1,5 +1,7 @@
 #include "trainer/readout/loader.h"
 
+#include <string.h>
+
 #include "trainer/base/half.h"
 #include "trainer/base/mem.h"
 #include "trainer/base/status.h"
@@ -28,7 +30,10 @@ vl_status vl_loader_new(vl_loader *out, vl_device *device, const vl_loader_sourc
     out->target = vl_alloc(n, sizeof *out->target);
     out->token_class = vl_alloc(n, 1);
     out->next_pieces = vl_alloc(n, sizeof *out->next_pieces);
-    if (!out->pieces || !out->weight || !out->target || !out->token_class || !out->next_pieces)
+    out->sound = vl_alloc(n, 1);
+    out->masked = vl_alloc(n, sizeof *out->masked);
+    if (!out->sound || !out->masked || !out->pieces || !out->weight || !out->target || !out->token_class ||
+        !out->next_pieces)
         VL_GOTO(vl_fail_nomem(err, "tile of states"));
     if (source->cache)
         VL_GOTO(vl_prefetch_new(&out->prefetch, source->cache, capacity, source->background, err));
@@ -57,6 +62,8 @@ void vl_loader_clear(vl_loader *f)
     vl_free(f->weight);
     vl_free(f->target);
     vl_free(f->token_class);
+    vl_free(f->sound);
+    vl_free(f->masked);
     vl_free(f->next_pieces);
     *f = (vl_loader){.device = NULL};
 }
@@ -64,6 +71,17 @@ void vl_loader_clear(vl_loader *f)
 vl_tensor vl_loader_row_weight(const vl_loader *f)
 {
     return vl_tensor_1d(f->row_weight.data, VL_F32, f->rows);
+}
+
+vl_status vl_loader_mask(vl_loader *f, const uint8_t *sound, vl_error *err)
+{
+    vl_tensor weight = vl_loader_row_weight(f);
+    if (!sound && !f->is_masked)
+        return VL_OK;
+    for (int64_t r = 0; r < f->rows; r++)
+        f->masked[r] = sound && !sound[r] ? 0 : f->weight[r];
+    f->is_masked = sound != NULL;
+    return vl_device_write(f->device, &weight, f->masked, err);
 }
 
 vl_tensor vl_loader_targets(const vl_loader *f)
@@ -90,6 +108,7 @@ vl_status vl_loader_next(vl_loader *f, const vl_loader_order *order, vl_error *e
     f->first_state = VL_LOADER_NOTHING;
     f->n_pieces = vl_sampler_take(order->sampler, f->pieces, order->rows < f->capacity ? order->rows : f->capacity);
     f->rows = 0;
+    f->is_masked = false;
     for (int64_t p = 0; p < f->n_pieces; p++)
         for (int64_t k = 0; k < f->pieces[p].n; k++)
             add_row(f, tokens, f->pieces[p].first + k, order);
@@ -127,6 +146,36 @@ static void turn_rows(const vl_loader *f, unsigned char *low)
     }
 }
 
+bool vl_row_is_finite(const void *row, vl_dtype dtype, int64_t d)
+{
+    uint32_t found = 0;
+    if (dtype == VL_F32) {
+        const uint32_t *bits = row;
+        for (int64_t i = 0; i < d; i++)
+            found |= (bits[i] & 0x7f800000u) == 0x7f800000u;
+        return !found;
+    }
+    const uint16_t *bits = row, exponent = dtype == VL_BF16 ? 0x7f80 : 0x7c00;
+    for (int64_t i = 0; i < d; i++)
+        found |= (bits[i] & exponent) == exponent;
+    return !found;
+}
+
+/* One bad row must not end a layer: a NaN in one row of a product is in every entry of a gradient. */
+static void clear_unsound(vl_loader *f, void *rows)
+{
+    size_t bytes = (size_t)f->d_model * vl_dtype_size(f->dtype);
+    f->n_unsound = 0;
+    for (int64_t r = 0; r < f->rows; r++) {
+        char *row = (char *)rows + (size_t)r * bytes;
+        f->sound[r] = vl_row_is_finite(row, f->dtype, f->d_model);
+        if (f->sound[r])
+            continue;
+        f->n_unsound++;
+        memset(row, 0, bytes);
+    }
+}
+
 static void read_ahead(vl_loader *f, int64_t next)
 {
     vl_prefetch_order order = {f->pieces, f->n_pieces, next};
@@ -140,7 +189,9 @@ static void read_ahead(vl_loader *f, int64_t next)
 vl_status vl_loader_read(const void **rows, vl_loader *f, int64_t state, int64_t next, vl_error *err)
 {
     void *taken;
-    if (!f->source.cache) { /* memory is walked in order: a tile is one piece */
+    if (!f->source.cache) {
+        memset(f->sound, 1, (size_t)f->rows);
+        /* memory is walked in order: a tile is one piece */
         *rows = f->source.memory[state] + f->pieces[0].first * f->d_model;
         return VL_OK;
     }
@@ -149,6 +200,7 @@ vl_status vl_loader_read(const void **rows, vl_loader *f, int64_t state, int64_t
     VL_TRY(vl_prefetch_take(&taken, f->prefetch, &(vl_prefetch_order){f->pieces, f->n_pieces, state}, err));
     if (state == f->shuffled_state)
         turn_rows(f, taken);
+    clear_unsound(f, taken);
     *rows = taken;
     read_ahead(f, next);
     return VL_OK;
@@ -158,8 +210,11 @@ vl_status vl_loader_load(vl_tensor *out, vl_loader *f, int64_t state, int64_t ne
 {
     const void *rows;
     *out = vl_tensor_rows(f->wide, 0, f->rows);
-    if (f->kept && vl_kept_has(f->kept, state))
+    if (f->kept && vl_kept_has(f->kept, state)) {
+        memset(f->sound, 1, (size_t)f->rows); /* others are not kept */
+        f->n_unsound = 0;
         return vl_kept_load(f->kept, *out, state, state == f->shuffled_state, err);
+    }
     VL_TRY(vl_loader_read(&rows, f, state, next, err));
     if (f->dtype == VL_F32)
         return vl_device_write(f->device, out, rows, err);

@@ -1,17 +1,29 @@
 #include "trainer/readout/readout.h"
 
+#include <string.h>
+
+#include "trainer/base/mem.h"
 #include "trainer/base/status.h"
 
 vl_status vl_readout_new(vl_readout *out, vl_head *head, vl_device *device, const vl_loader_source *source,
                          vl_error *err)
 {
     *out = (vl_readout){.head = head};
-    return vl_loader_new(&out->loader, head ? vl_head_device(head) : device, source, err);
+    out->teacher_sound = vl_alloc((size_t)source->capacity, 1);
+    out->sound = vl_alloc((size_t)source->capacity, 1);
+    vl_status status = out->teacher_sound && out->sound ? VL_OK : vl_fail_nomem(err, "tile of states");
+    if (status == VL_OK)
+        status = vl_loader_new(&out->loader, head ? vl_head_device(head) : device, source, err);
+    if (status != VL_OK)
+        vl_readout_clear(out);
+    return status;
 }
 
 void vl_readout_clear(vl_readout *readout)
 {
     vl_loader_clear(&readout->loader);
+    vl_free(readout->teacher_sound);
+    vl_free(readout->sound);
     *readout = (vl_readout){.head = NULL};
 }
 
@@ -38,10 +50,22 @@ static vl_status load_teacher(vl_readout *r, const vl_walk *walk, vl_error *err)
         return VL_OK;
     r->teacher_of = NULL;
     VL_TRY(vl_loader_load(&states, &r->loader, walk->teacher_state, next_state(walk, 0), err));
+    memcpy(r->teacher_sound, r->loader.sound, (size_t)r->loader.rows);
     VL_TRY(vl_distribution_of(walk->teacher, r->head, states, err));
     r->teacher_of = whole;
     r->teacher_in = walk->teacher;
     return VL_OK;
+}
+
+/* Which rows of the state that was just read count. */
+static vl_status mark_sound(vl_readout *r, const vl_walk *walk, vl_readout_cell *cell, vl_error *err)
+{
+    cell->sound = r->sound;
+    for (int64_t i = 0; i < cell->rows; i++) {
+        r->sound[i] = r->loader.sound[i] && (!walk->teacher || r->teacher_sound[i]);
+        cell->n_unsound += !r->sound[i];
+    }
+    return vl_loader_mask(&r->loader, cell->n_unsound ? r->sound : NULL, err);
 }
 
 /* One state of the tile, through each of its adapters. */
@@ -52,6 +76,7 @@ static vl_status read_state(vl_readout *r, const vl_walk *walk, vl_readout_cell 
         VL_TRY(vl_loader_read(&cell->stored, &r->loader, cell->state, next, err));
     else
         VL_TRY(vl_loader_load(&cell->h, &r->loader, cell->state, next, err));
+    VL_TRY(mark_sound(r, walk, cell, err));
     for (cell->which = 0; cell->which < (walk->n_adapters ? walk->n_adapters : 1); cell->which++) {
         cell->adapter = (vl_adapter){.weight = {.data = NULL}};
         if (walk->adapter)

@@ -19,6 +19,8 @@ typedef struct vl_readout {
     vl_loader loader;
     const vl_rows *teacher_of; /* the rows whose only tile a distribution holds the teacher of; NULL: none */
     const vl_distribution *teacher_in;
+    uint8_t *teacher_sound; /* [capacity] of the teacher that is held: 0 where its state was not finite */
+    uint8_t *sound;         /* [capacity] of the cell */
 } vl_readout;
 
 /* On the device of the head, or on `device` without one. Freed with vl_readout_clear. Errors: those of vl_loader_new.
@@ -34,6 +36,9 @@ typedef struct vl_readout_cell {
     int64_t state;
     int64_t which; /* 0..n_adapters-1 */
     vl_adapter adapter;
+    const uint8_t *sound; /* [rows] 0: a value of this state or of the teacher's is not finite. The row reads as zeros,
+                           * has weight 0 on the device, and is not to be counted */
+    int64_t n_unsound;
     vl_tensor h;        /* [rows, D] f32 on the device; no data in a walk on the host */
     const void *stored; /* [rows, D] as stored, in a walk on the host */
 } vl_readout_cell;
