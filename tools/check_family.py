@@ -10,8 +10,8 @@ import sys
 
 FAMILIES = "trainer/model/families"
 # a value of rope_type; GPT-2's way of cutting words, which many tokenizers have; names of the rules in a model's digest;
-# the example of the manual page
-EXCUSED = re.compile(r"llama3|VL_ROPE_LLAMA3|GPT2_REGEX|mllama-(mask|intermediate)|llava\\\\-", re.IGNORECASE)
+# the example of the manual page; formats of data sets
+EXCUSED = re.compile(r"llama3|VL_ROPE_LLAMA3|GPT2_REGEX|mllama-(mask|intermediate)|llava\\\\-|VL_FORMAT_LLAVA|LLaVA or ShareGPT|LLaVA conversations|prompt\|llava\|sharegpt", re.IGNORECASE)
 # ways of fitting a picture that are named after where they come from
 EXAMPLES = {"trainer/image/sizes.c", "trainer/image/sizes.h"}
 

@@ -274,6 +274,7 @@ static void at_the_last_state_lens_and_model_agree(void **state)
     ok(vl_model_open(&model, &options, &err), &err);
     ok(vl_cache_build(NULL, config, model, &(vl_cache_build_options){.fresh = true}, NULL, &err), &err);
     ok(vl_cache_open(&cache, "causal-cache", &err), &err);
+    ok(vl_cache_split(cache, config, &err), &err);
     vl_fidelity_inputs inputs = {.config = config, .model = model, .cache = cache, .device = device};
     int64_t last = vl_model_get_info(model)->n_layers, states[] = {3, last};
     vl_fidelity_data data;

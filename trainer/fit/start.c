@@ -94,16 +94,20 @@ static vl_status search_lambda(search *s, vl_error *err)
     if (given > 0 || !isfinite(s->best.loss))
         return VL_OK;
     bool smaller = false;
-    for (double lambda = FIRST_LAMBDA / 10; lambda >= LEAST_LAMBDA * 0.99; lambda /= 10) {
+    double lambda = FIRST_LAMBDA / 10;
+    while (lambda >= LEAST_LAMBDA * 0.99) {
         VL_TRY(try_lambda(s, lambda, err));
         if (s->next.lambda > lambda * 1.01 || !improve(s))
             break;
         smaller = true;
+        lambda /= 10;
     }
-    for (double lambda = FIRST_LAMBDA * 10; !smaller && lambda <= MOST_LAMBDA * 1.01; lambda *= 10) {
+    lambda = FIRST_LAMBDA * 10;
+    while (!smaller && lambda <= MOST_LAMBDA * 1.01) {
         VL_TRY(try_lambda(s, lambda, err));
         if (!improve(s))
             break;
+        lambda *= 10;
     }
     VL_TRY(try_nothing(s, err));
     improve(s);
