@@ -27,7 +27,6 @@ class Head:
     norm_bias: torch.Tensor | None
     weight: torch.Tensor  # [V, D]; a projection in front of it is multiplied in
     bias: torch.Tensor | None
-    logit_scale: float = 1.0
     softcap: float = 0.0  # logits = c tanh(logits / c); 0: none
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
@@ -39,7 +38,6 @@ class Head:
         if self.norm_bias is not None:
             x = x + self.norm_bias.float()
         z = torch.nn.functional.linear(x, self.weight.float(), None if self.bias is None else self.bias.float())
-        z = z * self.logit_scale
         return self.softcap * torch.tanh(z / self.softcap) if self.softcap else z
 
 
@@ -193,11 +191,15 @@ def _fit_logits(head: Head, x: torch.Tensor, logits: torch.Tensor, config: Any, 
         scales.append(1 / float(config.logits_scaling))
     for softcap in {0.0, float(cap)}:
         for scale in scales:
-            trial = dataclasses.replace(head, softcap=softcap, logit_scale=scale)
+            bias = None if head.bias is None else head.bias * scale
+            trial = dataclasses.replace(head, softcap=softcap, weight=head.weight * scale, bias=bias)
             tried.append((_relative(trial.logits(x[..., -logits.shape[-2]:, :]), logits), softcap, scale))
-    error, head.softcap, head.logit_scale = min(tried)
+    error, head.softcap, scale = min(tried)
     if error > tolerance:
         raise VlensError("mismatch", "the final norm and the head, applied to the last state, do not give the model's "
                          f"own logits: off by {error:.2g} of the largest, at most {tolerance:.0e} is "
                          "expected. Something else stands behind the last state (a norm, a scale, a cap), and a lens "
                          "would learn it wrong")
+    if scale != 1:  # a scale in front of the cap is one of the unembedding: the cache needs no word for it
+        head.weight = head.weight * scale
+        head.bias = None if head.bias is None else head.bias * scale

@@ -175,5 +175,3 @@ def _write_head(f: h5py.File, head: Any) -> None:
     f["head"].attrs["eps"] = head.eps
     if head.softcap:
         f["head"].attrs["softcap"] = head.softcap
-    if head.logit_scale != 1:
-        f["head"].attrs["logit_scale"] = head.logit_scale
