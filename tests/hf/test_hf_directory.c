@@ -73,6 +73,11 @@ static void test_hub(void **state)
     expect_at("org/name.v1@v2", &paths, "/snapshots/ffff");
     expect_at("org/name.v1@0a1b", &paths, "/snapshots/0a1b");
     expect_at("gpt2", &paths, "/snapshots/77");
+    make_snapshot(cache, "models--org--lone", "v1", "abcd"); /* no refs/main */
+    expect_at("org/lone", &paths, "/snapshots/abcd");
+    make_snapshot(cache, "models--org--lone", "v2", "ef01");
+    expect_lost("org/lone", &paths, "abcd");
+    assert_non_null(strstr(err.message, "ef01"));
     expect_at("org/other", &paths, "home/.cache/huggingface/hub/models--org--other/snapshots/1234");
     paths.xdg_cache_home = xdg; /* comes before home */
     expect_at("org/other", &paths, "/snapshots/5678");

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "trainer/base/file.h"
 #include "trainer/base/json.h"
@@ -151,6 +152,16 @@ done:
     return status;
 }
 
+/* A link whose target is gone, as a cache of the hub has them after a download that broke off. */
+static bool is_dangling(const char *folder, const char *name)
+{
+    struct stat seen;
+    char *path = vl_path_join(folder, name);
+    bool dangling = path && lstat(path, &seen) == 0 && S_ISLNK(seen.st_mode) && stat(path, &seen) != 0;
+    vl_free(path);
+    return dangling;
+}
+
 /* Neither form is there: say what is, since the way out depends on it. */
 static vl_status fail_without_weights(const char *path, vl_error *err)
 {
@@ -163,6 +174,11 @@ static vl_status fail_without_weights(const char *path, vl_error *err)
                            "Python: load the model with transformers, then "
                            "model.save_pretrained(DIR, safe_serialization=True)",
                            path, others[i]);
+    if (is_dangling(path, single_name))
+        return vl_fail(err, VL_EIO,
+                       "%s/%s: a link to a file that is not there; the download is incomplete: run `hf "
+                       "download` again",
+                       path, single_name);
     return vl_fail(err, VL_EIO, "%s: no weights there: neither %s nor %s", path, single_name, index_name);
 }
 

@@ -2,6 +2,7 @@
  * huggingface_hub (file_download.py, try_to_load_from_cache): models--org--name/refs/<revision> holds the name of a
  * folder under models--org--name/snapshots/. */
 #include <ctype.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,6 +65,43 @@ static bool parse_id(hub_id *out, const char *model)
     return true;
 }
 
+/* Without refs/main: the one snapshot that lies there, in *out; NULL without any. Several: VL_EIO names them, and how
+ * to choose one. */
+static vl_status only_snapshot(char **out, const char *cache, const hub_id *id, vl_error *err)
+{
+    vl_status status = VL_OK;
+    vl_str folder = VL_STR_INIT, names = VL_STR_INIT;
+    int n = 0;
+    char first[256] = ""; /* NAME_MAX and its end */
+    vl_str_printf(&folder, "%s/%s/snapshots", cache, id->folder);
+    DIR *dir = folder.failed ? NULL : opendir(folder.data);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        if (entry->d_name[0] == '.')
+            continue;
+        if (n++ == 0)
+            snprintf(first, sizeof first, "%s", entry->d_name);
+        vl_str_printf(&names, "%s%s", names.size ? ", " : "", entry->d_name);
+    }
+    if (dir)
+        closedir(dir);
+    if (n == 1) {
+        vl_str_printf(&folder, "/%s", first);
+        *out = folder.failed ? NULL : folder.data;
+        if (*out)
+            folder = (vl_str)VL_STR_INIT;
+    }
+    if (folder.failed || names.failed)
+        status = vl_fail_nomem(err, cache);
+    else if (n > 1)
+        status = vl_fail(err, VL_EIO,
+                         "%s: the local Hugging Face cache has no refs/main and several snapshots; name one "
+                         "as %s@COMMIT: %s",
+                         id->name, id->name, names.data);
+    vl_str_clear(&folder);
+    vl_str_clear(&names);
+    return status;
+}
+
 /* The snapshot that a revision names under `cache`/models--..., in *out; NULL there when it is not in this cache. */
 static vl_status find_snapshot(char **out, const char *cache, const hub_id *id, vl_error *err)
 {
@@ -76,6 +114,10 @@ static vl_status find_snapshot(char **out, const char *cache, const hub_id *id, 
     vl_str_printf(&ref, "%s/%s/refs/%s", cache, id->folder, id->revision);
     if (ref.failed) {
         status = vl_fail_nomem(err, cache);
+        goto done;
+    }
+    if (!vl_path_exists(ref.data) && strcmp(id->revision, "main") == 0) {
+        status = only_snapshot(out, cache, id, err);
         goto done;
     }
     if (vl_path_exists(ref.data)) {

@@ -39,13 +39,16 @@ static vl_status check(const vl_weight_view *view, const vl_loader *loader, vl_s
     bool same = view->ndim == shape.ndim;
     for (int i = 0; same && i < view->ndim; i++)
         same = view->shape[i] == shape.size[i];
+    /* the type first: packed weights have another shape, too, and the type says why */
+    if (view->raw || (view->dtype != VL_F32 && view->dtype != VL_F16 && view->dtype != VL_BF16))
+        return vl_fail(err, VL_ESHAPE,
+                       "%s: tensor %s holds %s, expected F32, F16 or BF16; quantised weights are not read: in Python, "
+                       "load the model with transformers, model.dequantize(), model.save_pretrained(DIR)",
+                       loader->directory->path, view->name, view->dtype_name);
     if (!same)
         return vl_fail(err, VL_ESHAPE, "%s: tensor %s is %s, config.json asks for %s", loader->directory->path,
                        view->name, vl_shape_text(found, sizeof found, view->ndim, view->shape),
                        vl_shape_text(expected, sizeof expected, shape.ndim, shape.size));
-    if (view->raw || (view->dtype != VL_F32 && view->dtype != VL_F16 && view->dtype != VL_BF16))
-        return vl_fail(err, VL_ESHAPE, "%s: tensor %s holds %s, expected F32, F16 or BF16", loader->directory->path,
-                       view->name, view->dtype_name);
     return VL_OK;
 }
 
