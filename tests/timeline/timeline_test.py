@@ -52,7 +52,7 @@ def llava_batch(dtype, blocks, pictures=4):
     """24 blocks of CLIP of which the last is not needed, the projector, the decoder's blocks."""
     products = pictures + 23 * 6 + 2 + blocks * 7
     return {"products " + dtype: products, "dh copies": blocks + 2, "kernels.pack_rows": (blocks + 1) * pictures,
-            "kernels.attend": (23 + blocks) * pictures, "allocations": 4, "frees": 4,
+            "kernels.attend": (23 + blocks) * pictures, "allocations": 5, "frees": 5,
             "kernels.convert": 0 if dtype == "f16" else products}
 
 

@@ -32,7 +32,7 @@ class Words(list):
 
 
 def attention_flops(w):
-    tq, tk, offset, width, causal = w[12], w[13], w[14], w.low(15), w.high(16) & 0xff
+    tq, tk, offset, width, causal = w[13], w[14], w[15], w.low(17), w[19] & 0xff
     heads = w.blocks // -(-tq // 32)
     return 4 * heads * width * tq * ((tq + 1) / 2 + offset if causal else tk)
 
