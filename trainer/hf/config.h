@@ -57,6 +57,8 @@ vl_status vl_hf_key_size(int *out, const vl_hf_reader *in, const char *key);
 vl_status vl_hf_key_double(double *out, const vl_hf_reader *in, const char *key, double min, double max);
 vl_status vl_hf_key_bool(bool *out, const vl_hf_reader *in, const char *key);
 vl_status vl_hf_key_string(const char **out, const vl_hf_reader *in, const char *key);
+/* Three numbers, or one for all channels; out stays as it is where the key is missing or null. Errors: VL_EFORMAT. */
+vl_status vl_hf_key_channels(double out[3], const vl_hf_reader *in, const char *key);
 /* At most `room` integers of min..max; *count says how many; an array only. */
 typedef struct vl_hf_range {
     int min, max;

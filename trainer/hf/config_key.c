@@ -101,3 +101,18 @@ vl_status vl_hf_key_only_double(const vl_hf_reader *in, const char *key, double 
         return vl_fail(in->err, VL_EUNSUPPORTED, "%s: \"%s\" is %g; supported: %g", in->where, key, value, only);
     return VL_OK;
 }
+
+vl_status vl_hf_key_channels(double out[3], const vl_hf_reader *in, const char *key)
+{
+    const json_t *value = json_object_get(in->object, key);
+    if (!value || json_is_null(value))
+        return VL_OK;
+    const bool list = json_is_array(value);
+    for (size_t c = 0; c < 3; c++) {
+        const json_t *number = list ? json_array_get(value, c) : value;
+        if (!json_is_number(number) || (list && json_array_size(value) != 3))
+            return vl_fail(in->err, VL_EFORMAT, "%s: \"%s\" is not a list of 3 numbers", in->where, key);
+        out[c] = json_number_value(number);
+    }
+    return VL_OK;
+}

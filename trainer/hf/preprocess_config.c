@@ -81,22 +81,6 @@ static vl_status read_clip_size(vl_preprocess *out, const vl_hf_reader *in)
     return vl_preprocess_read_rectangle(&out->height, &out->width, in, "size");
 }
 
-/* Three numbers, or one for all channels. */
-static vl_status read_channels(double out[3], const vl_hf_reader *in, const char *key)
-{
-    const json_t *value = json_object_get(in->object, key);
-    if (!value || json_is_null(value))
-        return VL_OK;
-    const bool list = json_is_array(value);
-    for (size_t c = 0; c < 3; c++) {
-        const json_t *number = list ? json_array_get(value, c) : value;
-        if (!json_is_number(number) || (list && json_array_size(value) != 3))
-            return vl_fail(in->err, VL_EFORMAT, "%s: \"%s\" is not a list of 3 numbers", in->where, key);
-        out[c] = json_number_value(number);
-    }
-    return VL_OK;
-}
-
 vl_status vl_preprocess_read_common(vl_preprocess *out, const vl_hf_reader *in)
 {
     int resample = (int)out->resample;
@@ -108,8 +92,8 @@ vl_status vl_preprocess_read_common(vl_preprocess *out, const vl_hf_reader *in)
     VL_TRY(vl_hf_key_int(&resample, in, "resample", VL_RESAMPLE_LANCZOS, VL_RESAMPLE_HAMMING));
     out->resample = (vl_resample)resample;
     VL_TRY(vl_json_double(&out->rescale_factor, in->object, "rescale_factor", in->where, in->err));
-    VL_TRY(read_channels(out->mean, in, "image_mean"));
-    VL_TRY(read_channels(out->std, in, "image_std"));
+    VL_TRY(vl_hf_key_channels(out->mean, in, "image_mean"));
+    VL_TRY(vl_hf_key_channels(out->std, in, "image_std"));
     if (!isfinite((float)out->rescale_factor))
         return vl_fail(in->err, VL_EFORMAT, "%s: \"rescale_factor\" is no finite 32-bit number", in->where);
     for (int c = 0; c < 3; c++) {

@@ -25,29 +25,13 @@ static vl_status read_kernel(vl_processor *out, const vl_hf_reader *in)
     return VL_OK;
 }
 
-/* Three numbers, or one for all channels. */
-static vl_status read_channels(double out[3], const vl_hf_reader *in, const char *key)
-{
-    const json_t *value = json_object_get(in->object, key);
-    if (!value || json_is_null(value))
-        return VL_OK;
-    const bool list = json_is_array(value);
-    for (size_t c = 0; c < 3; c++) {
-        const json_t *number = list ? json_array_get(value, c) : value;
-        if (!json_is_number(number) || (list && json_array_size(value) != 3))
-            return vl_fail(in->err, VL_EFORMAT, "%s: \"%s\" is not a list of 3 numbers", in->where, key);
-        out[c] = json_number_value(number);
-    }
-    return VL_OK;
-}
-
 static vl_status read_normalise(vl_normalise *out, const vl_hf_reader *in)
 {
     VL_TRY(vl_hf_key_bool(&out->do_rescale, in, "do_rescale"));
     VL_TRY(vl_hf_key_bool(&out->do_normalize, in, "do_normalize"));
     VL_TRY(vl_hf_key_double(&out->rescale_factor, in, "rescale_factor", 1e-12, 1e12));
-    VL_TRY(read_channels(out->mean, in, "image_mean"));
-    VL_TRY(read_channels(out->std, in, "image_std"));
+    VL_TRY(vl_hf_key_channels(out->mean, in, "image_mean"));
+    VL_TRY(vl_hf_key_channels(out->std, in, "image_std"));
     for (int c = 0; c < 3; c++)
         if (!isfinite((float)out->mean[c]) || !isfinite(1 / (float)out->std[c]))
             return vl_fail(in->err, VL_EFORMAT,

@@ -154,10 +154,17 @@ vl_status vl_anyres_measure(struct vl_sequence_image *out, const vl_model_spec *
     return VL_OK;
 }
 
-void vl_anyres_expand(vl_str *out, const vl_model_spec *spec, const struct vl_sequence_image *image)
+static void expand(vl_str *out, const vl_model_spec *spec, const struct vl_sequence_image *image)
 {
     (void)spec;
     vl_str_repeat(out, "<image>", image->n_rows);
+}
+
+vl_status vl_anyres_wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
+                         const struct vl_sequence_image *images, vl_error *err)
+{
+    static const vl_placeholder how = {.text = "<image>", .expand = expand};
+    return vl_wrap_pictures(out, model, prompt, images, &how, err);
 }
 
 vl_status vl_anyres_place(vl_sequence *sequence, const vl_model_spec *spec, vl_error *err)

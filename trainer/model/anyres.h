@@ -45,7 +45,8 @@ vl_status vl_anyres_measure(struct vl_sequence_image *out, const vl_model_spec *
                             vl_error *err);
 vl_status vl_anyres_pixels(struct vl_sequence_image *out, const vl_model_spec *spec, const vl_image *image,
                            vl_error *err);
-void vl_anyres_expand(vl_str *out, const vl_model_spec *spec, const struct vl_sequence_image *image);
+vl_status vl_anyres_wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
+                         const struct vl_sequence_image *images, vl_error *err);
 vl_status vl_anyres_place(vl_sequence *sequence, const vl_model_spec *spec, vl_error *err);
 
 /* vl_family.pack: tile rows [n_tiles * g * g + 1, D], the last of them the newline, to the rows of the picture. */

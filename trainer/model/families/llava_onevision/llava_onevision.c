@@ -67,13 +67,6 @@ static vl_status describe(vl_model_spec *out, const vl_hf_config *config, vl_err
     return VL_OK;
 }
 
-static vl_status wrap(vl_str *out, const vl_model *model, const vl_prompt *prompt,
-                      const struct vl_sequence_image *images, vl_error *err)
-{
-    static const vl_placeholder how = {.text = "<image>", .expand = vl_anyres_expand};
-    return vl_wrap_pictures(out, model, prompt, images, &how, err);
-}
-
 const vl_family vl_family_llava_onevision = {
     .model_type = "llava_onevision",
     .architecture = "LlavaOnevisionForConditionalGeneration",
@@ -87,6 +80,6 @@ const vl_family vl_family_llava_onevision = {
     .describe = describe,
     .measure = vl_anyres_measure,
     .pixels = vl_anyres_pixels,
-    .wrap = wrap,
+    .wrap = vl_anyres_wrap,
     .place = vl_anyres_place,
     .pack = vl_anyres_pack};
